@@ -597,7 +597,9 @@ class HeadAttention {
     }
   }
 
-  // `steps` is the number of steps in the block's panels.
+  // Adds the products of a piece to the contexts, or sets them if a softmax begins with it. Each piece has a sum of its
+  // own: one running sum over all keys of a long sequence would lose precision. `steps` is the number of steps in the
+  // block's panels.
   template <int kRows, bool kFirst>
   void AccumulateRows(int first_row, Span seen, int steps) const {
     constexpr ptrdiff_t kWeightStride = kKeyBlock * static_cast<ptrdiff_t>(sizeof(T));
@@ -605,10 +607,13 @@ class HeadAttention {
     const int count = (seen.end - seen.start + kStepInputs - 1) / kStepInputs;
     for (int column = 0; column < dim_; column += kPanel) {
       float* const to = ContextRow(first_row) + column;
-      const auto start = [&](int r, int v) { return kFirst ? Repeat(0) : Load(to + r * columns + v * kLanes); };
-      const auto finish = [&](int r, int v, Floats sum) { Store(to + r * columns + v * kLanes, sum); };
+      const auto zero = [](int, int) { return Repeat(0); };
+      const auto finish = [&](int r, int v, Floats sum) {
+        float* const own = to + r * columns + v * kLanes;
+        Store(own, kFirst ? sum : Load(own) + sum);
+      };
       MultiplyTile<Dot, kRows, 2, 2>(count, scratch_ + layout_.weights + first_step * kStepBytes, kWeightStride,
-                                     ValuePanel(column / kPanel, steps) + first_step * kPanelStep, start, finish);
+                                     ValuePanel(column / kPanel, steps) + first_step * kPanelStep, zero, finish);
     }
   }
 

@@ -344,5 +344,20 @@ TEST(AttentionRangeTest, BlocksOfLargeScoresAreWeightedAlike) {
   });
 }
 
+// The mean of many equal values is that value. A running sum over 32,768 keys would be 3e-4 of it away.
+TEST(AttentionRangeTest, ManyKeysLoseNoPrecision) {
+  ForEachKernelSet([&](const Kernels& kernels) {
+    constexpr int kTokens = 32768, kDim = 16;
+    for (const float value : {0.1f, 0.3f, 1.7f, -0.7f}) {
+      std::vector<float> qkv(static_cast<size_t>(kTokens) * 3 * kDim, 0.0f);
+      for (int i = 0; i < kTokens; ++i) std::fill_n(qkv.data() + (static_cast<size_t>(i) * 3 + 2) * kDim, kDim, value);
+      AlignedBuffer scratch(kernels.attention_scratch(kDim));
+      const AttentionInput input{.qkv = {reinterpret_cast<std::byte*>(qkv.data()), 3 * kDim * 4}, .tokens = kTokens};
+      kernels.attend({1, 1, kDim, false}, input, 0, 1, 0, 8, scratch.data());
+      EXPECT_NEAR(qkv[0] / value, 1, 1e-5) << value;
+    }
+  });
+}
+
 }  // namespace
 }  // namespace longembed::cpu
