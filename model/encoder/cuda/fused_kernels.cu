@@ -143,12 +143,19 @@ KERNEL BiasGelu(Element* x, const Element* bias, int width) {
   for (int i = threadIdx.x; i < width; i += BLOCK) row[i] = Store(Gelu(Load(row[i]) + Load(bias[i])));
 }
 
-// Sets row p of out [spans, width] to the mean of the rows [spans[2 p], spans[2 p + 1]) of x [rows, width].
+// Sets row p of out [spans, width] to the mean of the rows [spans[2 p], spans[2 p + 1]) of x [rows, width]. Sums over
+// runs of rows are added up: one running sum over many rows would lose precision.
 KERNEL SpanMean(const Element* x, const int* spans, Element* out, int width) {
+  const int run = 128;  // Rows.
   const int start = spans[2 * blockIdx.x], end = spans[2 * blockIdx.x + 1];
   for (int i = threadIdx.x; i < width; i += BLOCK) {
     float total = 0;
-    for (int row = start; row < end; ++row) total += Load(x[(long long)row * width + i]);
+    for (int first = start; first < end; first += run) {
+      const int last = first + run < end ? first + run : end;
+      float sum = 0;
+      for (int row = first; row < last; ++row) sum += Load(x[(long long)row * width + i]);
+      total += sum;
+    }
     out[(long long)blockIdx.x * width + i] = Store(total / (end - start));
   }
 }

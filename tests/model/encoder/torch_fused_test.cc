@@ -62,6 +62,16 @@ TEST(FusedKernelsTest, NanStaysVisible) {
   EXPECT_FALSE(norm[1].isnan().any().item<bool>());
 }
 
+// The mean of many equal rows is such a row. A running sum over 32,768 rows would be 3e-4 of it away.
+TEST(FusedKernelsTest, TheMeanOfManyRowsLosesNoPrecision) {
+  const at::Tensor row = at::tensor({0.1f, 0.3f, 1.7f, -0.7f}), spans = at::tensor({0, 32768}, at::kInt).view({1, 2});
+  const TorchFused fused([](Kernel kernel, int64_t blocks, void** arguments) {
+    return cuda::LaunchOnCpu(ElementType::kFloat32, kernel, blocks, arguments);
+  });
+  const at::Tensor mean = fused.SpanMean(row.repeat({32768, 1}), spans);
+  EXPECT_LT((mean[0] / row - 1).abs().max().item<float>(), 1e-5f);
+}
+
 TEST(FusedKernelsTest, CompileForAGpu) {
   for (const auto& [element, type] : kTypes) {
     const absl::StatusOr<std::string> code = cuda::CompileFusedKernels(element, "sm_80");
