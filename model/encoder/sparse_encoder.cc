@@ -74,6 +74,7 @@ class SparseEncoder final : public Encoder {
   std::string device() const override { return encoder_->device(); }
   Precision precision() const override { return encoder_->precision(); }
   std::string engine() const override { return encoder_->engine(); }
+  std::string kernels() const override { return encoder_->kernels(); }
 
  private:
   // Replaces the last rows of the block, which are token vectors, by sparse vectors.

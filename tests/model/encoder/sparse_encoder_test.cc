@@ -117,5 +117,30 @@ TEST_F(SparseEncoderTest, ACanceledBatchEndsBeforeTheHead) {
   EXPECT_EQ(head_->most_rows(), 0);
 }
 
+// Answers every question about an encoder with something that is not the default.
+class DescribedEncoder final : public Encoder {
+ public:
+  absl::StatusOr<VectorBlock> Encode(const PackedBatch&, Team::Leader&, absl::FunctionRef<bool()>) override {
+    return EncoderFailed("a test");
+  }
+  bool uses_helpers() const override { return true; }
+  int hidden_size() const override { return 7; }
+  std::string device() const override { return "cuda:3"; }
+  Precision precision() const override { return Precision::kInt8; }
+  std::string engine() const override { return "an engine"; }
+  std::string kernels() const override { return "some kernels"; }
+};
+
+// GetModel, the log and the metrics describe the encoder below the head.
+TEST_F(SparseEncoderTest, IsDescribedAsItsEncoderIs) {
+  encoder_ = WithSparseHead(std::make_unique<DescribedEncoder>(), std::make_unique<FakeSparseHead>());
+  EXPECT_TRUE(encoder_->uses_helpers());
+  EXPECT_EQ(encoder_->hidden_size(), 7);
+  EXPECT_EQ(encoder_->device(), "cuda:3");
+  EXPECT_EQ(encoder_->precision(), Precision::kInt8);
+  EXPECT_EQ(encoder_->engine(), "an engine");
+  EXPECT_EQ(encoder_->kernels(), "some kernels");
+}
+
 }  // namespace
 }  // namespace longembed
