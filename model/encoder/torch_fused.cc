@@ -1,6 +1,7 @@
 #include "model/encoder/torch_fused.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <stdexcept>
@@ -55,6 +56,9 @@ void TorchFused::Launch(Kernel kernel, int64_t blocks, Arguments... arguments) c
 absl::StatusOr<std::unique_ptr<TorchFused>> TorchFused::Make(c10::Device device, at::ScalarType type) {
   const absl::StatusOr<cuda::ElementType> element = ElementOf(type);
   if (!element.ok()) return element.status();
+  // The driver loads and starts kernels in the context of the thread's current device. LibTorch's operations leave that
+  // as it was, so it may be the device of another model.
+  const c10::DeviceGuard current(device);
   auto loaded = cuda::FusedKernels::Load(device.index() < 0 ? 0 : device.index(), *element);
   if (!loaded.ok()) return loaded.status();
   const std::shared_ptr<const cuda::FusedKernels> kernels = *std::move(loaded);

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <torch/cuda.h>
 
 #include <array>
 #include <limits>
@@ -81,13 +82,18 @@ TEST(FusedKernelsTest, CompileForAGpu) {
   }
 }
 
-TEST(FusedKernelsTest, GiveWhatLibTorchGivesOnAGpu) {
-  const auto device = FindDevice("cuda");
-  if (!device.ok()) GTEST_SKIP() << "no GPU: " << device.status().message();
-  for (const auto& [element, type] : kTypes) {
-    at::zeros({1}, at::TensorOptions(*device));  // Makes the device's context current.
-    const auto fused = TorchFused::Make(*device, type);
-    EXPECT_TRUE(fused.ok()) << at::toString(type) << ": " << fused.status();
+// The current device of the thread stays the first one, as in a server whose models run on several GPUs.
+TEST(FusedKernelsTest, GiveWhatLibTorchGivesOnEveryGpu) {
+  const auto first = FindDevice("cuda");
+  if (!first.ok()) GTEST_SKIP() << "no GPU: " << first.status().message();
+  at::zeros({1}, at::TensorOptions(*first));  // Makes the device's context current.
+  for (int i = 0; i < static_cast<int>(torch::cuda::device_count()); ++i) {
+    const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(i));
+    at::zeros({1}, at::TensorOptions(device));
+    for (const auto& [element, type] : kTypes) {
+      const auto fused = TorchFused::Make(device, type);
+      EXPECT_TRUE(fused.ok()) << device << " " << at::toString(type) << ": " << fused.status();
+    }
   }
 }
 
