@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <numeric>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
+#include "model/vector/token_pooling.h"
 #include "system/return_if_error.h"
 
 namespace longembed {
@@ -66,6 +68,27 @@ const char* OutputNameOf(const EmbedderOptions& options) {
   return options.sparse ? "SPARSE" : "ONE_VECTOR";
 }
 
+// Checks that the model gives the output, and that the options are in range and go together.
+absl::Status CheckOptions(const ModelManifest& model, const EmbedderOptions& options) {
+  RETURN_IF_ERROR(CheckOutput(model, OutputNameOf(options)));
+  const bool tokens = options.plan.token_vectors != TokenVectors::kNone;
+  if (options.sparse && tokens) return Misplaced("options.sparse", "options.plan.token_vectors to be none");
+  if (!std::holds_alternative<NoSpans>(options.spans) && (options.sparse || tokens)) {
+    return Misplaced("options.spans", "pooled vectors, without options.sparse and options.plan.token_vectors");
+  }
+  if (const auto* every = std::get_if<EveryTokens>(&options.spans); every != nullptr && every->tokens < 1) {
+    return EveryTokensTooFew(every->tokens);
+  }
+  if (options.max_terms.has_value()) {
+    if (!options.sparse) return Misplaced("options.max_terms", "options.sparse");
+    const int64_t max = model.vocabulary_size;
+    if (*options.max_terms < 1 || *options.max_terms > max) return MaxTermsOutOfRange(*options.max_terms, max);
+  }
+  const int64_t factor = options.token_pooling;
+  if (factor < 1 || factor > kTokensPooledTogether) return TokenPoolingOutOfRange(factor, kTokensPooledTogether);
+  return factor == 1 || tokens ? absl::OkStatus() : Misplaced("options.token_pooling", "options.plan.token_vectors");
+}
+
 absl::StatusOr<std::vector<Plan>> PrepareAll(const Model& model, std::span<const Input> inputs,
                                              const InputOptions& options) {
   std::vector<Plan> plans;
@@ -83,7 +106,7 @@ absl::StatusOr<std::vector<Plan>> PrepareAll(const Model& model, std::span<const
 absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span<const Input> inputs,
                                                                        const EmbedderOptions& options) const {
   const ModelManifest& manifest = model_.manifest;
-  RETURN_IF_ERROR(CheckOutput(manifest, OutputNameOf(options)));
+  RETURN_IF_ERROR(CheckOptions(manifest, options));
   const absl::StatusOr<std::string> prompt = ResolvePrompt(manifest, options.prompt);
   if (!prompt.ok()) return prompt.status();
   const absl::StatusOr<int> dimensions = ResolveDimensions(options.dimensions, manifest.trained_dimensions);
@@ -91,6 +114,10 @@ absl::StatusOr<std::vector<std::vector<OutputVector>>> Embedder::Embed(std::span
   RETURN_IF_ERROR(CheckMaxTokens(options.plan.max_tokens));
   const Extension& extension = options.plan.extension;
   RETURN_IF_ERROR(CheckExtension(manifest, extension));
+  const bool in_groups = extension.windows.has_value() && extension.windows->vectors.has_value();
+  if (in_groups && !options.vector_per_window) {
+    return Misplaced("options.plan.extension.windows.vectors", "options.vector_per_window");
+  }
   InputOptions input_options{.prompt = *prompt, .plan = options.plan, .spans = options.spans};
   input_options.plan.sparse = options.sparse;
   const absl::StatusOr<std::vector<Plan>> plans = PrepareAll(model_, inputs, input_options);

@@ -32,9 +32,10 @@ struct EmbedderOptions {
   DimensionOptions dimensions;
   bool normalize = true;
   bool vector_per_window = false;
-  bool sparse = false;               // Give the sparse vector of each text.
-  std::optional<int64_t> max_terms;  // See FinishSparse.
-  int64_t token_pooling = 1;         // See VectorOptions::token_pooling; for documents only.
+  bool sparse = false;               // Give the sparse vector of each text. Excludes spans and token vectors.
+  std::optional<int64_t> max_terms;  // See FinishSparse; at least 1. Needs `sparse`.
+  // See VectorOptions::token_pooling; 1 to kTokensPooledTogether. Needs token vectors; changes those of documents only.
+  int64_t token_pooling = 1;
   // Maximum number of tokens of a batch; a longer sequence forms a batch of its own. Larger batches are faster up to a
   // few thousand tokens, and take more memory.
   int max_batch_tokens = 4096;
@@ -48,7 +49,9 @@ class Embedder {
   Embedder(const Model& model, Encoder& encoder, Team& team) : model_(model), encoder_(encoder), team_(team) {}
 
   // Returns the vectors of each input, in order. Errors: those of CheckOutput, ResolvePrompt, CheckExtension,
-  // CheckMaxTokens, ResolveDimensions, PrepareInput (with fields that begin with "inputs[i]") and Encoder::Encode.
+  // CheckMaxTokens, ResolveDimensions, PrepareInput (with fields that begin with "inputs[i]") and Encoder::Encode;
+  // INVALID_ARGUMENT for options that are out of range (MAX_TERMS_OUT_OF_RANGE, TOKEN_POOLING_OUT_OF_RANGE,
+  // SPAN_TOO_SHORT) or do not go together (MISPLACED_FIELD).
   absl::StatusOr<std::vector<std::vector<OutputVector>>> Embed(std::span<const Input> inputs,
                                                                const EmbedderOptions& options) const;
 

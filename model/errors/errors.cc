@@ -243,6 +243,15 @@ absl::Status SentencesNeedText() {
                  "has no sentences; give text, or ask for ranges or every k tokens");
 }
 
+absl::Status EveryTokensTooFew(int64_t tokens) {
+  return Invalid("options.spans.every_tokens.tokens", "SPAN_TOO_SHORT",
+                 absl::StrCat("is ", tokens, "; it must be at least 1"));
+}
+
+absl::Status Misplaced(std::string_view field, std::string_view needs) {
+  return Invalid(field, "MISPLACED_FIELD", absl::StrCat("is set, but needs ", std::string(needs)));
+}
+
 absl::Status UnusableVector() {
   return MakeError(absl::StatusCode::kInternal, "", "UNUSABLE_VECTOR",
                    "the model gave a vector that is zero or not finite");

@@ -84,6 +84,9 @@ absl::Status SpanOutOfRange(size_t index, int64_t start, int64_t end, std::strin
 absl::Status SpanEmpty(size_t index);
 absl::Status SpanTruncated(size_t index);
 absl::Status SentencesNeedText();
+absl::Status EveryTokensTooFew(int64_t tokens);
+// A field is set without what it `needs`.
+absl::Status Misplaced(std::string_view field, std::string_view needs);
 // The model gave a vector that is zero or not finite.
 absl::Status UnusableVector();
 // INVALID_ARGUMENT: the encoding that was asked for would round a component to infinity.

@@ -255,15 +255,6 @@ absl::Status NoSpansNamed() {
                  "is empty; options.output SPAN_VECTORS needs one of ranges, sentences and every_tokens");
 }
 
-absl::Status EveryTokensTooFew(int64_t tokens) {
-  return Invalid("options.spans.every_tokens.tokens", "SPAN_TOO_SHORT",
-                 absl::StrCat("is ", tokens, "; it must be at least 1"));
-}
-
-absl::Status Misplaced(std::string_view field, std::string_view needs) {
-  return Invalid(field, "MISPLACED_FIELD", absl::StrCat("is set, but needs ", std::string(needs)));
-}
-
 absl::Status InputTypeNeeded() {
   return Invalid("options.input_type", "INPUT_TYPE_NEEDED",
                  "is neither QUERY nor DOCUMENT; options.output TOKEN_VECTORS needs one of them, or its prompt_name");

@@ -86,8 +86,6 @@ absl::Status MissingContent(std::string_view field);
 absl::Status NoRanges(std::string_view field);
 absl::Status WindowVectorsNeedWindows();
 absl::Status NoSpansNamed();
-absl::Status EveryTokensTooFew(int64_t tokens);
-absl::Status Misplaced(std::string_view field, std::string_view needs);
 // Token vectors need an input type.
 absl::Status InputTypeNeeded();
 // `value` is the field's value, `instead` the remedy.

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
+#include <utility>
 
 #include "model/errors/errors.h"
 #include "tests/testing/fake_encoder.h"
@@ -63,6 +65,33 @@ TEST_F(EmbedderTest, WindowsComeBackAsOneVectorOrSeveral) {
   EXPECT_EQ(first_component(Aggregation::kMean), (sums[0] + sums[1] + sums[2] + sums[3]) / 4);
   EXPECT_EQ(first_component(Aggregation::kMax), *std::ranges::max_element(sums));
   EXPECT_EQ(first_component(Aggregation::kFirst), sums[0]);
+}
+
+// Each of these once ended the process, never ended, or was ignored.
+TEST_F(EmbedderTest, OptionsOutOfRangeOrThatDoNotGoTogetherAreErrors) {
+  model_.manifest.sparse_head = SparseHeadKind::kSpladeMax;
+  model_.manifest.token_vectors = TokenVectorSettings{.query_tokens = 8};
+  const PlanOptions tokens{.token_vectors = TokenVectors::kDocument};
+  const Extension groups{.windows = Windows{.vectors = 2}};
+  const std::vector<std::pair<EmbedderOptions, const char*>> cases = {
+      {{.spans = EveryTokens{0}}, "options.spans.every_tokens.tokens"},
+      {{.spans = EveryTokens{-1}}, "options.spans.every_tokens.tokens"},
+      {{.plan = tokens, .spans = EveryTokens{1}}, "options.spans"},
+      {{.spans = SentenceSpans{}, .sparse = true}, "options.spans"},
+      {{.plan = tokens, .sparse = true}, "options.sparse"},
+      {{.sparse = true, .max_terms = -1}, "options.max_terms"},
+      {{.sparse = true, .max_terms = 0}, "options.max_terms"},
+      {{.sparse = true, .max_terms = model_.manifest.vocabulary_size + 1}, "options.max_terms"},
+      {{.max_terms = 3}, "options.max_terms"},
+      {{.plan = tokens, .token_pooling = 0}, "options.token_pooling"},
+      {{.plan = tokens, .token_pooling = std::numeric_limits<int64_t>::max()}, "options.token_pooling"},
+      {{.token_pooling = 2}, "options.token_pooling"},
+      {{.plan = {.extension = groups}}, "options.plan.extension.windows.vectors"}};
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const absl::Status status = embedder_.Embed(Texts({"a b"}), cases[i].first).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << i << ": " << status;
+    EXPECT_EQ(ErrorField(status), cases[i].second) << i;
+  }
 }
 
 }  // namespace
