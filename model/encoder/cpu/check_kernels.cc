@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <thread>
 #include <tuple>
 #include <vector>
@@ -65,11 +67,13 @@ absl::Status CheckProducts(const Kernels& kernels, Precision precision, const ch
   return Compare(kernels, what, y, expected, tolerance);
 }
 
-// Checks attention of one head with more tokens than a tile of queries has.
-absl::Status CheckAttention(const Kernels& kernels) {
-  constexpr int kTokens = 21, kDim = 24, kColumns = 3 * kDim;
-  std::vector<float> qkv = Numbers(kTokens * kColumns, 4);
-  std::vector<double> expected;
+float Widened(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+constexpr int kTokens = 21, kDim = 32, kColumns = 3 * kDim;
+
+// Returns the attention of one head over kTokens rows of query, key and value.
+std::vector<double> Contexts(const std::vector<float>& qkv) {
+  std::vector<double> contexts;
   for (int i = 0; i < kTokens; ++i) {
     std::array<double, kDim> context{};
     double total = 0;
@@ -80,14 +84,32 @@ absl::Status CheckAttention(const Kernels& kernels) {
       total += weight;
       for (int c = 0; c < kDim; ++c) context[c] += weight * qkv[j * kColumns + 2 * kDim + c];
     }
-    for (const double value : context) expected.push_back(value / total);
+    for (const double value : context) contexts.push_back(value / total);
   }
+  return contexts;
+}
+
+// Checks attention of one head with more tokens than a tile of queries has. In bfloat16, its components fill an AMX
+// tile.
+absl::Status CheckAttention(const Kernels& kernels, Element element, const char* what, double tolerance) {
+  std::vector<float> qkv = Numbers(kTokens * kColumns, 4);
+  std::vector<uint16_t> narrow;
+  if (element == Element::kBfloat16) {
+    for (float& value : qkv) {
+      narrow.push_back(ToBfloat16(value));
+      value = Widened(narrow.back());
+    }
+  }
+  const std::vector<double> expected = Contexts(qkv);
+  Rows rows = RowsOf(qkv, kColumns);
+  if (!narrow.empty()) rows = {reinterpret_cast<std::byte*>(narrow.data()), kColumns * SizeOf(element), element};
   AlignedBuffer scratch(kernels.attention_scratch(kDim));
   const AttentionShape shape{.heads = 1, .key_value_heads = 1, .head_dim = kDim};
-  kernels.attend(shape, {.qkv = RowsOf(qkv, kColumns), .tokens = kTokens}, 0, 1, 0, kTokens, scratch.data());
+  kernels.attend(shape, {.qkv = rows, .tokens = kTokens}, 0, 1, 0, kTokens, scratch.data());
+  for (size_t i = 0; i < narrow.size(); ++i) qkv[i] = Widened(narrow[i]);
   std::vector<float> found;
   for (int i = 0; i < kTokens; ++i) found.insert(found.end(), &qkv[i * kColumns], &qkv[i * kColumns + kDim]);
-  return Compare(kernels, "attention", found, expected, 1e-5);
+  return Compare(kernels, what, found, expected, tolerance);
 }
 
 absl::Status CheckNorms(const Kernels& kernels) {
@@ -117,7 +139,10 @@ absl::Status CheckKernels(const Kernels& kernels) {
         std::tuple(Precision::kInt8, "int8 products", 0.3)}) {
     RETURN_IF_ERROR(CheckProducts(kernels, precision, what, tolerance));
   }
-  RETURN_IF_ERROR(CheckAttention(kernels));
+  RETURN_IF_ERROR(CheckAttention(kernels, Element::kFloat32, "fp32 attention", 1e-5));
+  if (kernels.attention_element == Element::kBfloat16) {
+    RETURN_IF_ERROR(CheckAttention(kernels, Element::kBfloat16, "bf16 attention", 0.02));
+  }
   return CheckNorms(kernels);
 }
 

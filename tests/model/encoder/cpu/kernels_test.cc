@@ -65,6 +65,19 @@ TEST_F(BrokenKernelTest, IsNamed) {
   kernels = good;
   kernels.attend = [](const AttentionShape&, const AttentionInput&, int, int, int, int, std::byte*) {};
   EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("attention"));
+  for (const Kernels* set : AvailableKernels()) {
+    if (set->attention_element != Element::kBfloat16) continue;
+    kernels = *set;
+    // Attention in float32 is right, and attention in bfloat16, which bf16 and int8 use, is not.
+    static decltype(kernels.attend) right = nullptr;
+    right = set->attend;
+    kernels.attend = [](const AttentionShape& shape, const AttentionInput& input, int first_head, int last_head,
+                        int first_query, int last_query, std::byte* scratch) {
+      if (input.qkv.element == Element::kFloat32)
+        right(shape, input, first_head, last_head, first_query, last_query, scratch);
+    };
+    EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("bf16 attention"));
+  }
   kernels = good;
   kernels.layer_norm = [](Rows, Rows, Rows, int, int, const float*, const float*, float) {};
   EXPECT_THAT(Complaint(kernels), ::testing::HasSubstr("layer norm"));
