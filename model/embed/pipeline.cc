@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "model/errors/errors.h"
@@ -265,17 +266,23 @@ absl::StatusOr<std::vector<OutputVector>> PoolVectors(std::span<OutputVector> ve
   return pooled;
 }
 
-// Returns the mean over each span's tokens, computed from the means over its parts. If a span has one part, its vector
-// is bitwise equal to the row.
+// Returns the mean over each span's tokens, computed in double from the means over its parts. If a span has one part,
+// its vector is bitwise equal to the row.
 std::vector<std::vector<float>> JoinParts(const Plan& plan, std::span<const std::vector<float>> rows) {
+  std::vector<size_t> order(rows.size());  // The rows of span 0, then those of span 1, and so on.
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_sort(order, {}, [&plan](size_t r) { return plan.parts[r].span; });
   std::vector<std::vector<float>> joined(plan.spans.size());
-  for (size_t r = 0; r < rows.size(); ++r) {
-    const auto [span, tokens] = plan.parts[r];
-    std::vector<float>& sum = joined[static_cast<size_t>(span)];
-    const int32_t all = plan.spans[static_cast<size_t>(span)].size();
-    const float share = static_cast<float>(tokens) / static_cast<float>(all);
-    if (sum.empty()) sum.resize(rows[r].size());
-    for (size_t c = 0; c < sum.size(); ++c) sum[c] += share * rows[r][c];
+  std::vector<double> sum;
+  for (size_t first = 0, next; first < order.size(); first = next) {
+    const auto span = static_cast<size_t>(plan.parts[order[first]].span);
+    sum.assign(rows[order[first]].size(), 0.0);
+    for (next = first; next < order.size() && plan.parts[order[next]].span == static_cast<int32_t>(span); ++next) {
+      const double share = double{1} * plan.parts[order[next]].tokens / plan.spans[span].size();
+      const std::vector<float>& row = rows[order[next]];
+      for (size_t c = 0; c < sum.size(); ++c) sum[c] += share * row[c];
+    }
+    joined[span].assign(sum.begin(), sum.end());
   }
   return joined;
 }

@@ -182,6 +182,18 @@ TEST(PipelineTest, ASpanIsTheMeanOverItsTokensWhateverWindowsTheyAreIn) {
   EXPECT_EQ((*vectors)[1].content, (Range{3, 4}));
 }
 
+// A running sum in float32 over 65,536 parts would be 6e-4 away.
+TEST(PipelineTest, ASpanOverManyWindowsLosesNoPrecision) {
+  constexpr int32_t kParts = 65536;
+  Plan plan = PlanOf(1);
+  plan.spans = {{0, 3 * kParts}};
+  plan.parts.assign(kParts, {0, 3});
+  const std::vector<std::vector<float>> rows(kParts, {0.1f, 0.3f, 1.7f});
+  const auto vectors = FinishVectors(plan, rows, {.dimensions = 3, .normalize = false});
+  ASSERT_TRUE(vectors.ok()) << vectors.status();
+  for (size_t c = 0; c < 3; ++c) EXPECT_NEAR(vectors->front().values[c] / rows[0][c], 1, 1e-6);
+}
+
 TEST(SpansTest, EveryFewTokens) {
   EXPECT_THAT(SpansOfEvery(3, 7), ElementsAre(Range{0, 3}, Range{3, 6}, Range{6, 7}));
   EXPECT_THAT(SpansOfEvery(9, 7), ElementsAre(Range{0, 7}));
