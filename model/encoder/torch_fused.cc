@@ -4,6 +4,7 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -155,6 +156,14 @@ std::optional<at::Tensor> TorchFused::RunPooling(const torch::jit::Module& pooli
 }
 
 absl::Status TorchFused::Check(c10::Device device, at::ScalarType type) const {
+  try {
+    return CompareWithTorch(device, type);
+  } catch (const std::exception& error) {
+    return absl::InternalError(error.what());
+  }
+}
+
+absl::Status TorchFused::CompareWithTorch(c10::Device device, at::ScalarType type) const {
   const c10::InferenceMode inference;
   const at::TensorOptions options = at::TensorOptions(device).dtype(type), wide = options.dtype(at::kFloat);
   // In fp16 and bf16, the tolerance is about eight units in the last place of a value near 1. In fp32, it is wider.

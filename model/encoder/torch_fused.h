@@ -29,11 +29,11 @@ class TorchFused {
   explicit TorchFused(LaunchKernel launch) : launch_(std::move(launch)) {}
 
   // Compiles and checks the kernels of a GPU for elements of `type`.
-  // Errors: those of cuda::FusedKernels::Load; INTERNAL if a kernel's results differ from LibTorch's.
+  // Errors: those of cuda::FusedKernels::Load and of Check.
   static absl::StatusOr<std::unique_ptr<TorchFused>> Make(c10::Device device, at::ScalarType type);
 
-  // Compares the results of each kernel with LibTorch's operations. Errors: INTERNAL with the name of a kernel whose
-  // results differ.
+  // Compares the results of each kernel with LibTorch's operations. Does not throw. Errors: INTERNAL with the name of a
+  // kernel that does not start or whose results differ, or with LibTorch's words.
   absl::Status Check(c10::Device device, at::ScalarType type) const;
 
   // Return the norm of x + residual [T, H], or of x if `residual` is undefined. If `sum` is not null, it receives x +
@@ -73,6 +73,8 @@ class TorchFused {
                                        const at::Tensor& spans) const;
 
  private:
+  absl::Status CompareWithTorch(c10::Device device, at::ScalarType type) const;
+
   template <typename... Arguments>
   void Launch(cuda::Kernel kernel, int64_t blocks, Arguments... arguments) const;
 

@@ -47,8 +47,11 @@ TEST(FusedKernelsTest, AKernelThatIsWrongIsFound) {
   }
 }
 
-TEST(FusedKernelsTest, AKernelThatDoesNotStartThrows) {
+TEST(FusedKernelsTest, AKernelThatDoesNotStartThrowsAndIsFoundByTheCheck) {
   const TorchFused fused([](Kernel, int64_t, void**) { return false; });
+  const absl::Status status = fused.Check(at::kCPU, at::kFloat);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("AddLayerNorm"));
   EXPECT_THROW(fused.BiasGelu(at::zeros({2, 3}), at::zeros({3})), std::runtime_error);
 }
 
