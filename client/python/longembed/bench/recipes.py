@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -23,14 +24,37 @@ KEYS = {
     "openai": {"openai", *COMMON},
     "sentence_transformers": {"sentence_transformers", *COMMON},
 }
-BM25_KEYS = {"words", "k1", "b", "language"}
-OPENAI_KEYS = {"url", "model", "key_env", "query_prompt", "document_prompt", "dimensions", "batch", "timeout"}
-SENTENCE_TRANSFORMERS_KEYS = {"path", "query_prompt", "document_prompt", "device", "max_seq_length", "batch"}
 PROMPTING = ("prompt_name", "input_type", "prompt")
 
 
 class RecipeError(ValueError):
     """A recipe is invalid. The message names row and key."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values that a key takes, in words and as a test."""
+
+    words: str
+    fit: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+WHOLE = Values("a whole number from 1", lambda value: type(value) is int and value >= 1)
+WHOLE_OR_NONE = Values("a whole number from 1, or null", lambda value: value is None or WHOLE.fit(value))
+FROM_ZERO = Values("a number from 0", lambda value: _is_number(value) and value >= 0)
+ABOVE_ZERO = Values("a number above 0", lambda value: _is_number(value) and value > 0)
+SHARE = Values("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+STRING = Values("a string", lambda value: isinstance(value, str))
+NAME = Values("a string that is not empty", lambda value: isinstance(value, str) and value != "")
+NAME_OR_NONE = Values("a string that is not empty, or null", lambda value: value is None or NAME.fit(value))
+PROMPTS = {"query_prompt": STRING, "document_prompt": STRING}
+BM25_VALUES = {"words": WHOLE_OR_NONE, "k1": FROM_ZERO, "b": SHARE, "language": NAME}
+OPENAI_VALUES = {"url": NAME, "model": NAME, "key_env": NAME, **PROMPTS, "dimensions": WHOLE_OR_NONE, "batch": WHOLE, "timeout": ABOVE_ZERO}
+SENTENCE_TRANSFORMERS_VALUES = {"path": NAME, **PROMPTS, "device": NAME_OR_NONE, "max_seq_length": WHOLE_OR_NONE, "batch": WHOLE}
 
 
 @dataclass(frozen=True)
@@ -78,16 +102,32 @@ def load(source: str | Path) -> Recipes:
     """Loads a file, or a preset of this package by its name."""
     import yaml
 
-    path = Path(source)
     preset = resources.files(__package__) / f"presets/{source}.yaml"
     try:
-        text = (path if path.suffix else preset).read_text(encoding="utf-8")
-    except OSError as error:
+        text = (preset if source in presets() else Path(source)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{source} is neither a file of recipes nor one of the presets {', '.join(presets())}: {error}") from error
     try:
+        _refuse_repeated_keys(yaml.compose(text, yaml.SafeLoader), str(source))
         return parse(yaml.safe_load(text), str(source))
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}: not YAML: {error}") from error
+
+
+def _refuse_repeated_keys(node: Any, where: str) -> None:
+    """Refuses a mapping with two equal keys, of which YAML's loader would drop the first. `node` is of yaml.compose, or None for an empty file."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(item, where)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise RecipeError(f"{where}, line {key.start_mark.line + 1}: the key {key.value!r} occurs twice")
+            seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+            _refuse_repeated_keys(value, where)
 
 
 def presets() -> list[str]:
@@ -178,14 +218,14 @@ def _row(name: str, body: dict, grid: dict, where: str) -> Row:
         maxsim.reduction(str(body.get("reduce", "max")))
     except ValueError as error:
         raise RecipeError(f"{where}: reduce: {error}") from error
-    return Row(name, kind, body, {**(body.get("grid") or {}), **grid})
+    return Row(name, kind, body, {**_mapping(body.get("grid", {}), f"{where}: grid"), **grid})
 
 
 def _check_document(body: dict, where: str) -> None:
     for side in ("document", "query"):
         if side in body:
             known = {option.name for option in fields(Options)} - {"priority"}
-            given = _mapping(body[side] or {}, f"{where}: {side}", known)
+            given = _mapping(_or_empty(body[side]), f"{where}: {side}", known)
             try:
                 Options(**given).message()
             except (TypeError, ValueError) as error:
@@ -203,30 +243,38 @@ def _check_document(body: dict, where: str) -> None:
 
 
 def _check_bm25(body: dict, where: str) -> None:
-    body["bm25"] = _mapping(body["bm25"] or {}, f"{where}: bm25", BM25_KEYS)
+    body["bm25"] = _checked_values(_or_empty(body["bm25"]), f"{where}: bm25", BM25_VALUES)
 
 
 def _check_sum(body: dict, where: str) -> None:
     parts, weights = body["sum"], body.get("weights")
     if not isinstance(parts, list) or len(parts) < 2:
         raise RecipeError(f"{where}: sum must list two rows or more; it is {parts!r}")
-    if weights is not None and (not isinstance(weights, list) or len(weights) != len(parts)):
+    if weights is not None and (not isinstance(weights, list) or len(weights) != len(parts) or not all(map(_is_number, weights))):
         raise RecipeError(f"{where}: weights must be a list of {len(parts)} numbers, one for each row in sum; it is {weights!r}")
 
 
 def _check_openai(body: dict, where: str) -> None:
-    _check_required(_mapping(body["openai"], f"{where}: openai", OPENAI_KEYS), ("url", "model"), f"{where}: openai")
+    _check_required(_checked_values(body["openai"], f"{where}: openai", OPENAI_VALUES), ("url", "model"), f"{where}: openai")
 
 
 def _check_sentence_transformers(body: dict, where: str) -> None:
-    given = _mapping(body["sentence_transformers"], f"{where}: sentence_transformers", SENTENCE_TRANSFORMERS_KEYS)
+    given = _checked_values(body["sentence_transformers"], f"{where}: sentence_transformers", SENTENCE_TRANSFORMERS_VALUES)
     _check_required(given, ("path",), f"{where}: sentence_transformers")
 
 
 def _check_required(given: dict, keys: tuple[str, ...], where: str) -> None:
     for key in keys:
-        if not isinstance(given.get(key), str) or not given[key]:
+        if key not in given:
             raise RecipeError(f"{where}: {key} must be given")
+
+
+def _checked_values(value: Any, where: str, known: dict[str, Values]) -> dict:
+    given = _mapping(value, where, set(known))
+    for key, one in given.items():
+        if not known[key].fit(one):
+            raise RecipeError(f"{where}: {key} is {one!r}; it must be {known[key].words}")
+    return given
 
 
 def _check_sums(rows: dict[str, Row], where: str) -> None:
@@ -236,6 +284,11 @@ def _check_sums(rows: dict[str, Row], where: str) -> None:
             if part not in seen:
                 raise RecipeError(f"{where}: row {name!r} is a sum with {part!r}, which is not a row before it")
         seen.add(name)
+
+
+def _or_empty(value: Any) -> Any:
+    """YAML reads a key without a value as None."""
+    return {} if value is None else value
 
 
 def _mapping(value: Any, where: str, known: set[str] | None = None) -> dict:
