@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import time
@@ -69,15 +70,25 @@ class OpenAIEmbedder:
             part = texts[start : start + self.batch]
             body = {"model": self.model, "input": [self.prompt + text for text in part]} | ({"dimensions": self.dimensions} if self.dimensions else {})
             answer = self._post(body)
-            vectors = {item["index"]: item["embedding"] for item in answer.get("data", [])}
-            if sorted(vectors) != list(range(len(part))):
-                raise EmbedderError(f"{self.url}: {len(part)} inputs were sent, and {len(vectors)} embeddings came back")
+            vectors = self._vectors(answer, len(part))
             characters = sum(map(len, part))
-            tokens = answer.get("usage", {}).get("prompt_tokens", 0)
+            tokens = (answer.get("usage") or {}).get("prompt_tokens") or 0
             for number in range(len(part)):  # The answer counts the tokens of the whole batch. They are distributed over the texts by characters.
-                values = np.array(vectors[number], np.float32)[None]
+                values = vectors[number][None]
                 share = round(tokens * len(part[number]) / max(1, characters))
                 yield start + number, Vectors(values, np.array([share], np.int64), share, 0)
+
+    def _vectors(self, answer: object, count: int) -> dict[int, np.ndarray]:
+        """Returns {number of the input: its vector}."""
+        try:
+            vectors = {item["index"]: np.array(item["embedding"], np.float32) for item in answer["data"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise EmbedderError(f"{self.url}: the answer is no list of embeddings: {json.dumps(answer)[:200]}") from error
+        if sorted(vectors) != list(range(count)):
+            raise EmbedderError(f"{self.url}: {count} inputs were sent, and {len(vectors)} embeddings came back")
+        if any(vector.ndim != 1 or not vector.size for vector in vectors.values()):
+            raise EmbedderError(f"{self.url}: an embedding is no list of numbers; its shape is {next(iter(vectors.values())).shape}")
+        return vectors
 
     def _post(self, body: dict) -> dict:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
@@ -92,6 +103,8 @@ class OpenAIEmbedder:
                 time.sleep(_retry_after(error.headers.get("Retry-After"), attempt))
             except urllib.error.URLError as error:
                 raise EmbedderError(f"{self.url}: {error.reason}") from error
+            except (OSError, ValueError, http.client.HTTPException) as error:  # The answer stops in the middle, or is not JSON.
+                raise EmbedderError(f"{self.url}: {error}") from error
         raise AssertionError("the last attempt returns or raises")
 
 

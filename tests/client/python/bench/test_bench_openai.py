@@ -56,6 +56,30 @@ def test_a_key_is_written_nowhere(stand_in, monkeypatch):
     assert "secret" not in json.dumps(OpenAIEmbedder(stand_in.url, "m", "A_KEY").describe())
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda body: [body], "the answer is no list of embeddings"),
+        (lambda body: {"error": {"message": "no such model"}}, "the answer is no list of embeddings: .*no such model"),
+        (lambda body: {**body, "data": None}, "the answer is no list of embeddings"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": "AACAPw=="}]}, "the answer is no list of embeddings"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": []}]}, "an embedding is no list of numbers"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": 1.0}]}, "an embedding is no list of numbers"),
+    ],
+)
+def test_an_answer_of_another_shape_is_refused(spoil, message):
+    running = StandIn(spoil=spoil)
+    with pytest.raises(EmbedderError, match=f"{running.url}: {message}"):
+        embedded(OpenAIEmbedder(running.url, "m"), ["one"])
+    running.close()
+
+
+def test_an_answer_without_usage_has_no_tokens():
+    running = StandIn(spoil=lambda body: {**body, "usage": None})
+    assert [one.tokens for one in embedded(OpenAIEmbedder(running.url, "m"), ["one"])] == [0]
+    running.close()
+
+
 def test_a_full_endpoint_is_asked_again():
     running = StandIn(refusals=[429, 503])
     assert len(embedded(OpenAIEmbedder(running.url, "m"), ["one"])) == 1
