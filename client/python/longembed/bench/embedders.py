@@ -158,18 +158,20 @@ def _digest(path: str) -> str:
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
 
-def first_tokens(client: Client, texts: Sequence[str], count: int, prompt: str) -> list[str]:
+def first_tokens(client: Client, texts: Sequence[str], count: int, prompt: str, model: str | None = None) -> list[str]:
     """Returns the texts, cut so that each has at most `count` tokens with `prompt` and the model's special tokens. LongEmbed cuts at 4,096 in the
-    same way."""
-    kept = count - len(client.tokenize([prompt or "a"])[0].ids) + (0 if prompt else 1)
-    return [_cut(client, text, kept) for text in texts]
+    same way. Raises EmbedderError if `count` leaves no token to the text."""
+    beside = len(client.tokenize([prompt or "a"], model=model)[0].ids) - (0 if prompt else 1)
+    if count <= beside:
+        raise EmbedderError(f"first is {count}, but prompt and special tokens alone are {beside}")
+    return [_cut(client, text, count - beside, model) for text in texts]
 
 
-def _cut(client: Client, text: str, kept: int) -> str:
+def _cut(client: Client, text: str, kept: int, model: str | None) -> str:
     """Cuts one text. Only a beginning that is long enough is tokenized, since a token of prose rarely has more than 8 characters."""
     characters = 8 * kept
     while True:
-        tokens = client.tokenize([text[:characters]], add_special_tokens=False)[0]
+        tokens = client.tokenize([text[:characters]], model=model, add_special_tokens=False)[0]
         if len(tokens.ids) > kept + 8 or characters >= len(text):
             return text[: int(tokens.ranges[kept - 1][1])] if len(tokens.ids) > kept else text
         characters *= 2

@@ -164,14 +164,27 @@ def document_options(row: Row, model: Any) -> Options:
     return Options(**given)
 
 
-def query_options(row: Row, model: Any, query_model: str | None = None) -> Options:
-    """Returns the row's options for queries. If the row names no prompt, the model's QUERY prompt is used. A query beyond the trained window is
-    cut into windows.
+def model_of(row: Row) -> str | None:
+    """Returns the model that the row names for its documents. None: the client's."""
+    return row.body["document"].get("model")
+
+
+def query_model_of(row: Row, query_model: str | None = None) -> str | None:
+    """Returns the model of the row's queries: the one that it names for them, or for its documents, or else `query_model`. None: the client's.
 
     query_model: another model of the server with the same weights in another precision, for rows that name no model."""
+    return (row.body.get("query") or {}).get("model") or model_of(row) or query_model
+
+
+def query_options(row: Row, model: Any, query_model: str | None = None) -> Options:
+    """Returns the row's options for queries. `model` describes query_model_of(row, query_model). If the row names no prompt, the model's QUERY
+    prompt is used. A query beyond the trained window is cut into windows. If the row names no dimensions for queries, those of its documents are
+    used."""
     given = _with_prompt(dict(row.body.get("query") or {}), "QUERY", model)
-    if query_model and "model" not in given:
-        given["model"] = query_model
+    if name := query_model_of(row, query_model):
+        given["model"] = name
+    if "dimensions" not in given:
+        given |= {key: value for key, value in row.body["document"].items() if key in ("dimensions", "force_dimensions")}
     if "extension" not in given and "truncate" not in given:
         given["extension"] = {"windows": {}}
     return Options(**given)

@@ -51,8 +51,9 @@ class Bench:
 
     def run(self, task: Task, chosen: Recipes) -> dict:
         """Returns the result. It lists, with a reason, the rows that the model cannot run or that are not run at a length."""
+        model = self.describe_model()
         slices = [self.measure(name, corpus, chosen) for name, corpus in task.slices.items()]
-        return gather(task.name, task.metric, chosen, self.describe_model(), slices, self.seed)
+        return gather(task.name, task.metric, chosen, model, slices, self.seed)
 
     def measure(self, name: str, corpus: Corpus, chosen: Recipes) -> dict:
         """Returns the figures of one set: {"name", "corpus", "rows", "skipped"}."""
@@ -90,7 +91,7 @@ class Bench:
         if row.longest and length.isdigit() and int(length) > row.longest:
             return f"run up to {row.longest} tokens only"
         if row.kind == "document" and self.client is not None:
-            missing = sorted(recipes.methods(row) - set(self.client.model().methods))
+            missing = sorted(recipes.methods(row) - set(self.client.model(recipes.model_of(row)).methods))
             if missing:
                 return f"the model has no {', '.join(missing)}"
         return None

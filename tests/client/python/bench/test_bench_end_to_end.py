@@ -102,6 +102,16 @@ def test_a_cut_text_has_the_tokens_asked_for(client, long_text, prompt):
     assert embedders.first_tokens(client, [cut], 300, prompt) == [cut]
 
 
+@pytest.mark.parametrize("prompt", ["", "passage: "])
+def test_a_cut_that_leaves_nothing_is_refused(client, prompt):
+    """It used to double a length of 0 for ever, or not to cut."""
+    beside = client.explain(["a"], Options(prompt=prompt)).results[0].tokens - 1
+    assert embedders.first_tokens(client, ["one two"], beside + 1, prompt) == ["one"]
+    for count in range(1, beside + 1):
+        with pytest.raises(embedders.EmbedderError, match=f"first is {count}, but prompt and special tokens alone are {beside}"):
+            embedders.first_tokens(client, ["one two"], count, prompt)
+
+
 def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys):
     (tmp_path / "rows.yaml").write_text(ROWS)
     command = ["run", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out")]

@@ -171,6 +171,18 @@ def test_the_models_own_prompts_are_the_default():
     assert recipes.query_options(own, E5, "other").to_dict() == {"prompt_name": "search", "truncate": "END", "model": "third"}
 
 
+def test_queries_follow_the_model_and_the_dimensions_of_their_documents():
+    """Vectors of two models have nothing to do with each other. --query-model is for rows that name no model."""
+    named = row("{document: {model: third, dimensions: 64, force_dimensions: true}}")
+    assert (recipes.model_of(named), recipes.query_model_of(named, "other")) == ("third", "third")
+    found = recipes.query_options(named, E5, "other")
+    assert (found.model, found.dimensions, found.force_dimensions) == ("third", 64, True)
+    own = row("{document: {model: third, dimensions: 64}, query: {model: fourth, dimensions: 32}}")
+    assert recipes.query_model_of(own) == "fourth"
+    assert (recipes.query_options(own, E5).model, recipes.query_options(own, E5).dimensions) == ("fourth", 32)
+    assert recipes.query_model_of(row("{document: {}}")) is None
+
+
 @pytest.mark.parametrize("text", ["{document: {output: WINDOW_VECTORS}, reduce: max}", "{document: {}, aggregate: mean}"])
 def test_windows_come_unnormalized_whatever_is_made_of_them(text):
     options = recipes.document_options(row(text), E5)

@@ -14,6 +14,7 @@ from longembed.bench.corpus import Corpus  # noqa: E402
 from longembed.bench.store import Store  # noqa: E402
 from longembed.bench.systems import Scorer  # noqa: E402
 from openai_stand_in import StandIn, vector  # noqa: E402
+from small_sets import CountingEmbedder  # noqa: E402
 
 DOCUMENTS = ("the red fox runs. it sleeps", "a blue whale sings far away", "green grass grows here, and red roses", "nothing here is blue or red")
 QUERIES = ("Does the fox run? Where does it sleep?", "What is a whale?", "grass", "Red? Blue?")
@@ -46,6 +47,13 @@ def test_a_querys_sentences_are_averaged(scores):
     sentences = [["Does the fox run?", "Where does it sleep?"], ["What is a whale?"], ["grass"], ["Red?", "Blue?"]]
     expected = [[np.mean([np.dot(vector(one), vector(document)) for one in own]) for document in DOCUMENTS] for own in sentences]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_query_of_several_vectors_is_averaged(corpus, tmp_path):
+    """A model of token vectors gives a query a vector for each token."""
+    row = recipes.parse({"rows": {"a": {"document": {}, "queries": "sentences"}}}).rows["a"]
+    found = Scorer(None, Store(tmp_path), corpus)._queries(row, CountingEmbedder(), normalize=True)
+    assert np.diff(found.offsets).tolist() == [4 + 4, 4, 1, 1 + 1]  # Words of each query's sentences, at most 4 of each.
 
 
 def test_words_of_sentences_in_windows(scores):
