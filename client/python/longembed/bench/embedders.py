@@ -16,7 +16,7 @@ import numpy as np
 
 from longembed import Client, Options
 
-from .store import Vectors
+from .store import Vectors, excerpt
 
 
 class EmbedderError(RuntimeError):
@@ -43,7 +43,7 @@ class ServerEmbedder:
     def embed(self, texts: Sequence[str]) -> Iterator[tuple[int, Vectors]]:
         for answer in self.client.embed_stream(texts, self.options):
             if answer.error is not None:
-                raise answer.error
+                raise answer.error.about(f"the text {excerpt(texts[answer.id])}")
             values = answer.float32()
             lengths = [sequence.tokens for sequence in answer.sequences]
             if len(lengths) != len(values):  # There is one vector for several windows, or there are several vectors from one pass.

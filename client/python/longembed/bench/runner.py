@@ -5,16 +5,18 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from longembed import Client
+from longembed import Client, LongEmbedError
 
 from . import metrics, recipes
 from .corpus import Corpus
+from .embedders import EmbedderError
 from .recipes import Recipes, Row
 from .store import Store, write_whole
 from .systems import Bars, Scorer, no_bars
@@ -66,8 +68,9 @@ class Bench:
                 skipped[row.name] = reason
                 continue
             started = time.monotonic()
-            scored = scorer.score(row)
-            values[row.name], costs[row.name] = metrics.per_query(scored.scores, corpus.relevant), scored.cost.describe()
+            with _about(row):
+                scored = scorer.score(row)
+                values[row.name], costs[row.name] = metrics.per_query(scored.scores, corpus.relevant), scored.cost.describe()
             estimate = bootstrap.estimate(values[row.name][corpus.metric])
             figure = f"{corpus.metric} {estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
             self.say(f"{corpus.name} {name:6} {row.name:44} {figure}  {time.monotonic() - started:.1f} s")
@@ -95,6 +98,17 @@ class Bench:
             if missing:
                 return f"the model has no {', '.join(missing)}"
         return None
+
+
+@contextmanager
+def _about(row: Row) -> Iterator[None]:
+    """Names the row in errors."""
+    try:
+        yield
+    except LongEmbedError as error:
+        raise error.about(f"row {row.name!r}") from error
+    except (EmbedderError, ValueError) as error:
+        raise recipes.RecipeError(f"row {row.name!r}: {error}") from error
 
 
 def gather(task: str, metric: str, chosen: Recipes, model: dict | None, slices: list[dict], seed: int) -> dict:

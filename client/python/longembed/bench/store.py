@@ -125,7 +125,7 @@ class _KeyFolder:
 
     def _check(self, vectors: Vectors, text: str) -> None:
         """Refuses vectors that must not be stored, since every later run would read them."""
-        about = f"the vector of the text {text[:40]!r}{'...' * (len(text) > 40)}"
+        about = f"the vector of the text {excerpt(text)}"
         if not len(vectors.values) or not np.isfinite(vectors.values).all():
             raise StoreError(f"{about} has a component that is no finite number" if len(vectors.values) else f"{about} is missing")
         self.dimensions = self.dimensions or vectors.values.shape[1]
@@ -167,6 +167,11 @@ def _read(piece: Path) -> dict[str, _Kept]:
         str(name): _Kept(Vectors(values[end - count : end], lengths[end - count : end], int(tokens[i]), int(truncated[i])), float(seconds[i]))
         for i, (name, count, end) in enumerate(zip(names, counts, ends))
     }
+
+
+def excerpt(text: str) -> str:
+    """Returns the beginning of a text, for messages."""
+    return repr(text) if len(text) <= 40 else f"{text[:40]!r}..."
 
 
 def key_of(about: dict) -> str:

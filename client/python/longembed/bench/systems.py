@@ -157,7 +157,7 @@ class Scorer:
             return maxsim.score(queries, documents, reduce)
         fold = np.array(self.corpus.answers()) % 2
         if len(set(fold)) < 2:
-            raise recipes.RecipeError(f"row {row.name!r}: center needs queries of two documents at least")
+            raise recipes.RecipeError("center needs queries of two documents at least")
         documents = documents.centered(documents.mean())
         scores = np.zeros((len(queries), len(documents)), np.float32)
         for one in (0, 1):

@@ -137,6 +137,13 @@ def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys)
     assert len(counted.texts) == done
 
 
+def test_a_row_that_fails_is_named_with_its_text(address, small_set, tmp_path, capsys):
+    (tmp_path / "rows.yaml").write_text("rows: {truncated: {document: {truncate: END}}, plain: {document: {}}}")
+    assert main(["run", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("longembed-bench: row 'plain': the text '") and "the limit is 512" in error
+
+
 def test_passkey_by_length(client, tmp_path):
     """At 1,024 tokens, the keys are beyond the window. All truncated texts are equal, so the right one comes first once in 8 times."""
     long = synthetic.passkey(1024)
