@@ -124,17 +124,28 @@ def bench_of(options: argparse.Namespace, client: Client | None) -> runner.Bench
     return runner.Bench(client, store, options.seed, options.query_model, progress_bars(options.quiet), lambda line: print(line, flush=True))
 
 
+def task_names(options: argparse.Namespace) -> dict[str, str]:
+    """Returns {task's name, which is the folder of its results: the task as given}. Refuses tasks whose results would overwrite one another."""
+    names: dict[str, str] = {}
+    for task in options.tasks:
+        made = task in ("passkey", "needle") or task.startswith("hub:")
+        name = task.removeprefix("hub:") if made else "-".join([Path(task).resolve().name, *options.halves])
+        if name in names:
+            raise CorpusError(f"{names[name]} and {task} would both write {options.out / name}; run them one by one, with another --out")
+        names[name] = task
+    return names
+
+
 def tasks_of(options: argparse.Namespace) -> Iterator[runner.Task]:
-    for name in options.tasks:
-        if name == "passkey":
+    for name, task in task_names(options).items():
+        if task == "passkey":
             yield runner.Task(name, {str(length): synthetic.passkey(length, options.seed) for length in sorted(options.lengths)})
-        elif name == "needle":
+        elif task == "needle":
             yield runner.Task(name, {str(length): synthetic.needle(length, options.seed, options.haystack) for length in sorted(options.lengths)})
-        elif name.startswith("hub:"):
-            yield runner.Task(name.removeprefix("hub:"), hub.load(name.removeprefix("hub:")))
+        elif task.startswith("hub:"):
+            yield runner.Task(name, hub.load(name))
         else:
-            corpus = read_folder(name, options.halves)
-            yield runner.Task("-".join([corpus.name, *options.halves]), {"": corpus})
+            yield runner.Task(name, {"": read_folder(task, options.halves, name)})
 
 
 def run(options: argparse.Namespace) -> int:

@@ -162,12 +162,12 @@ def test_advice_for_a_small_set(address, small_set, tmp_path, capsys):
     folder = Path(__file__).resolve().parents[4] / "models/e5-small-v2"
     shutil.copy(folder / "longembed-model.yaml", tmp_path)
     command = ["advise", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out"), "--no-pictures"]
-    assert main([*command, "--profile", "places", "--manifest", str(tmp_path)]) == 0
+    assert main([*command, "--profile", "places", "--manifest", str(tmp_path), "--halves", "dev"]) == 0
     assert "advised: " in capsys.readouterr().out
-    out = tmp_path / "out" / "set" / "e5-small-v2" / "advise"
+    out = tmp_path / "out" / "set-dev" / "e5-small-v2" / "advise"
     advice = runner.load(out)["advice"]
     profile = yaml.safe_load((out / "profile.yaml").read_text())["profiles"]["places"]
     manifest = yaml.safe_load((tmp_path / "longembed-model.yaml").read_text())
     assert profile == advice["extension"] == json.loads(manifest["recommended_extension"])
-    assert manifest["recommendation_evidence"]["one_vector_set"] == "set"
+    assert manifest["recommendation_evidence"]["one_vector_set"] == "set-dev"
     assert manifest["files"] == yaml.safe_load((folder / "longembed-model.yaml").read_text())["files"]

@@ -135,6 +135,24 @@ def test_a_whole_run_without_a_server(stand_in, tmp_path, capsys):
     assert len(stand_in.requests) == asked, "the second run takes everything from the store"
 
 
+@pytest.mark.parametrize("tasks", [("a/set", "b/set"), ("a/set", "a/../a/set"), ("passkey", "hub:passkey"), ("hub:set", "b/set")])
+def test_tasks_of_one_name_are_refused(tasks, tmp_path, capsys, monkeypatch):
+    """The second would overwrite the results of the first."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *tasks, "--rows", "passkey"]) == 1
+    assert f"{tasks[0]} and {tasks[1]} would both write longembed-bench/" in capsys.readouterr().err
+
+
+def test_halves_are_a_part_of_the_name(tmp_path):
+    for half, first in (("dev", 0), ("heldout", 3)):
+        write_set(tmp_path / "set", half, first=first)
+    (tmp_path / "rows.yaml").write_text("rows: {words: {bm25: {}}}")
+    command = ["run", str(tmp_path / "set"), "--rows", str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out"), "--no-pictures", "--halves"]
+    assert main([*command, "dev"]) == main([*command, "heldout"]) == 0
+    found = [json.loads((tmp_path / f"out/set-{half}/no-server/results.json").read_text()) for half in ("dev", "heldout")]
+    assert [one["slices"][0]["corpus"]["name"] for one in found] == ["set-dev", "set-heldout"]
+
+
 def test_errors_end_the_command_with_a_sentence(tmp_path, capsys):
     assert main(["run", str(tmp_path / "nowhere")]) == 1
     assert "nowhere is not a folder" in capsys.readouterr().err
