@@ -180,6 +180,9 @@ def advice(options: argparse.Namespace) -> int:
             raise recipes.RecipeError("advise needs a running server: --server HOST:PORT")
 
         bench = bench_of(options, client)
+        model = bench.describe_model()
+        if options.manifest:
+            advise.check_manifest(options.manifest, model)
 
         def evaluate(sample: Corpus, rows: Sequence[recipes.Row]) -> list[dict]:
             return bench.measure("", sample, recipes.Recipes({row.name: row for row in rows}, loaded.baseline))["rows"]
@@ -187,7 +190,6 @@ def advice(options: argparse.Namespace) -> int:
         able = bench.able(list(loaded.rows.values()))
         baseline = loaded.rows[loaded.baseline]
         found = advise.advise(corpus, able, baseline, evaluate, options.objective, options.max_vectors, options.within, options.seed)
-        model = bench.describe_model()
     write_advice(found, corpus, loaded, model, options)
     return 0
 

@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from google.protobuf import json_format
+
 from longembed import Options, maxsim
 
 from . import aggregate as aggregates
@@ -194,10 +196,16 @@ def keeps_windows(row: Row) -> bool:
     return row.kind == "document" and ("aggregate" in row.body or row.body["document"].get("output") == "WINDOW_VECTORS")
 
 
+def extension_of(row: Row) -> dict[str, Any]:
+    """Returns the extension of the row's documents by the names of the proto, whether it is written as a mapping or as JSON, in snake_case or in
+    camelCase. {} if it has none."""
+    extension = Options(extension=row.body["document"].get("extension")).message().extension
+    return json_format.MessageToDict(extension, preserving_proto_field_name=True)
+
+
 def methods(row: Row) -> set[str]:
     """Returns the fields of Extension that the model must support for this row."""
-    extension = row.body["document"].get("extension") if row.kind == "document" else None
-    return set(extension) - {"when", "recommended", "profile"} if isinstance(extension, dict) else set()
+    return set(extension_of(row)) - {"when", "recommended", "profile"} if row.kind == "document" else set()
 
 
 def _with_prompt(given: dict, input_type: str, model: Any) -> dict:
