@@ -86,7 +86,7 @@ def read_folder(folder: Path | str, halves: Sequence[str] = (), name: str | None
     if not found or missing:
         raise CorpusError(f"{folder} has no {', '.join(missing) or 'HALF'}.docs.jsonl or .docs.jsonl.gz; it has the halves: {', '.join(found) or 'none'}")
     chosen = list(halves) or found
-    lines = {part: [line for half in chosen for line in _lines(_file(folder, half, part))] for part in PARTS}
+    lines = {part: [line for half in chosen for line in read_lines(_file(folder, half, part))] for part in PARTS}
     return build(name or folder.resolve().name, lines["docs"], lines["queries"], lines["qrels"], source={"halves": chosen})
 
 
@@ -207,7 +207,8 @@ def _file(folder: Path, half: str, part: str) -> Path:
     return found[0]
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[Line]:
+    """Reads a file of JSON lines, gzipped if its name ends in .gz. Raises CorpusError with the number of a broken line."""
     opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
     with opened as file:
         try:
