@@ -71,6 +71,7 @@ def train(recipe: Recipe, budget: Budget, state_file: Path, request: dict) -> in
     The state is written every minute, at the end, and when the program is interrupted: after the step, which may be half done. A second
     interruption, and an error within a step, leave the state as it was written last.
     """
+    _make_folder(state_file.parent)
     optimizer = torch.optim.AdamW(recipe.parameters, lr=recipe.learning_rate, weight_decay=0.0)
     step, seconds = _restore(recipe, optimizer, state_file, request)
     progress = Progress(budget)
@@ -127,17 +128,23 @@ def _step(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int, done: flo
 
 
 def _save(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, request: dict, step: int, seconds: float) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(file.name + ".new")
     own = {"recipe": recipe.state(), "optimizer": optimizer.state_dict()}
-    torch.save({"format_version": FORMAT_VERSION, "request": request, "step": step, "seconds": seconds, **own}, fresh)
-    os.replace(fresh, file)
+    try:
+        torch.save({"format_version": FORMAT_VERSION, "request": request, "step": step, "seconds": seconds, **own}, fresh)
+        os.replace(fresh, file)
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a full disk.
+        fresh.unlink(missing_ok=True)
+        raise TrainError(f"the state cannot be written to {file} ({str(error).splitlines()[0]}); make room, and start the same command again.") from error
 
 
 def _restore(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, request: dict) -> tuple[int, float]:
     if not file.exists():
         return 0, 0.0
-    content = torch.load(file, weights_only=True)
+    try:
+        content = torch.load(file, weights_only=True)
+    except Exception as error:  # Of a damaged file: RuntimeError, EOFError, KeyError, UnpicklingError and others.
+        raise TrainError(f"{file} cannot be read ({(str(error) or type(error).__name__).splitlines()[0]}); choose another --out or remove it.") from error
     if content["format_version"] != FORMAT_VERSION:
         raise TrainError(f"{file} was written by another version of this program; choose another --out or remove it.")
     for key, value in request.items():
@@ -148,6 +155,14 @@ def _restore(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, reque
     optimizer.load_state_dict(content["optimizer"])
     say(f"going on after step {content['step']}, {content['seconds'] / 60:.1f} minutes of training")
     return content["step"], content["seconds"]
+
+
+def _make_folder(folder: Path) -> None:
+    """Creates the folder of the state before the first step, not a minute later."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{folder} cannot be created ({error.strerror}); choose another --out.") from error
 
 
 class Progress:

@@ -67,6 +67,21 @@ def test_what_cannot_be_trained_is_refused_with_a_sentence(kind, flags, says, te
     assert not (tmp_path / "out").exists()
 
 
+def test_the_checkpoint_itself_is_not_overwritten(texts, tmp_path, capfd):
+    folder = tiny(tmp_path / "tiny")
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert main(["rotary", str(folder), "--out", f"{folder}/../tiny", "--texts", str(texts), "--steps", "1"]) == 1
+    assert "is the checkpoint itself, which would be overwritten" in capfd.readouterr().err
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_created_is_refused_before_the_first_step(texts, tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    assert main(["rotary", str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "file/out"), "--texts", str(texts), "--steps", "1"]) == 1
+    error = capfd.readouterr().err
+    assert "training cannot be created (Not a directory); choose another --out" in error and "step 1" not in error
+
+
 def test_too_few_texts_are_refused_with_what_to_do(texts, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(recipes, "LEAST_TOKENS", 10**6)
     command = ["positions", str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "out"), "--steps", "1"]

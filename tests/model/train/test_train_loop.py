@@ -56,6 +56,32 @@ def test_minutes_of_earlier_runs_count(tmp_path):
     assert again.numbers == [] and again.number.item() != 0, "the budget was used up before; only the state is read"
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file\nmore")])
+def test_a_full_disk_is_reported_and_keeps_the_last_state(tmp_path, monkeypatch, error):
+    file = tmp_path / "state.pt"
+    loop.train(OneNumber(), loop.Budget(steps=1), file, {})
+    before = file.read_bytes()
+
+    def full(content, path):
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainError, match=r"the state cannot be written to .*state.pt \(.*\); make room"):
+        loop.train(OneNumber(), loop.Budget(steps=2), file, {})
+    assert [one.name for one in tmp_path.iterdir()] == ["state.pt"] and file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"PK half", None])
+def test_a_damaged_state_is_refused(tmp_path, content):
+    file = tmp_path / "state.pt"
+    loop.train(OneNumber(), loop.Budget(steps=1), file, {})
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(TrainError, match="state.pt cannot be read .*; choose another --out or remove it"):
+        loop.train(OneNumber(), loop.Budget(steps=2), file, {})
+
+
 def test_a_second_interruption_stops_at_once_and_keeps_the_last_state(tmp_path):
     file = tmp_path / "state.pt"
     loop.train(OneNumber(), loop.Budget(steps=1), file, {})
