@@ -49,7 +49,8 @@ def load(name: str) -> Original:
         raise TrainError(f"{name} has an expanded position table already; start from the checkpoint that it was made from.")
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
     return Original(
-        identity=source.identity,
+        # A checkpoint on the hub may change between two runs. Its label has the commit, once it has been loaded.
+        identity=source.label if isinstance(source, sources.HubSource) else source.identity,
         config=checkpoint.config,
         tensors=checkpoint.tensors,
         tokenizer_json=text_side.strip(checkpoint.tokenizer),

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from train_cases import prose, tiny
 
+from model.export import sources
 from model.train import recipes
 from model.train.__main__ import main
 
@@ -42,6 +43,22 @@ def test_a_state_of_other_settings_is_refused(texts, tmp_path, capfd):
     assert main(command) == 0
     assert main([*command, "--seed", "1"]) == 1
     assert "instead of" in capfd.readouterr().err
+
+
+def test_a_state_of_another_commit_of_the_hub_is_refused(texts, tmp_path, monkeypatch, capfd):
+    folder = tiny(tmp_path / "tiny")
+
+    class Hub(sources.HubSource):
+        def load(self):
+            self.label = f"{self.identity}@{commits.pop(0)}"
+            return sources.read_directory(folder)
+
+    monkeypatch.setattr(sources, "HubSource", Hub)
+    command = ["positions", "owner/tiny", "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]
+    commits = ["aaaa", "aaaa", "bbbb"]
+    assert main(command) == main(command) == 0
+    assert main(command) == 1
+    assert "checkpoint = 'hub:owner/tiny@aaaa' instead of 'hub:owner/tiny@bbbb'" in capfd.readouterr().err
 
 
 def test_an_expanded_table_is_not_expanded_again(texts, tmp_path, capfd):
