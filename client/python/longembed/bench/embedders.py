@@ -124,7 +124,14 @@ class SentenceTransformersEmbedder:
         self._model = None
 
     def describe(self) -> dict:
-        return {"kind": "sentence_transformers", "path": self.path, "files": _digest(self.path), "prompt": self.prompt, "max_seq_length": self.max_seq_length}
+        return {"kind": "sentence_transformers", "path": self.path, "files": self._files(), "prompt": self.prompt, "max_seq_length": self.max_seq_length}
+
+    def _files(self) -> str:
+        """Identifies the model's files: by a digest of the folder, or by the commit of the hub, which is known once the model has been loaded."""
+        if Path(self.path).is_dir():
+            return _digest(Path(self.path))
+        config = getattr(getattr(next(iter(self.model()), None), "auto_model", None), "config", None)
+        return getattr(config, "_commit_hash", None) or ""
 
     def model(self):
         if self._model is None:
@@ -141,7 +148,8 @@ class SentenceTransformersEmbedder:
         model = self.model()
         for start in range(0, len(texts), self.batch):
             part = [self.prompt + text for text in texts[start : start + self.batch]]
-            vectors = model.encode(part, batch_size=self.batch, convert_to_numpy=True, show_progress_bar=False)
+            # The texts have the row's prompt. An empty one here leaves out the model's default prompt, which would be the same on both sides.
+            vectors = model.encode(part, prompt="", batch_size=self.batch, convert_to_numpy=True, show_progress_bar=False)
             counts = [len(ids) for ids in model.tokenizer(part, truncation=False)["input_ids"]]
             most = model.max_seq_length or max(counts)
             for number, (vector, count) in enumerate(zip(vectors, counts)):
@@ -149,11 +157,8 @@ class SentenceTransformersEmbedder:
                 yield start + number, Vectors(np.asarray(vector, np.float32)[None], np.array([tokens], np.int64), tokens, count - tokens)
 
 
-def _digest(path: str) -> str:
-    """Returns the names, sizes and times of a folder's files, or only the name if the model is on the hub."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return ""
+def _digest(folder: Path) -> str:
+    """Returns a hash of the names, sizes and times of a folder's files."""
     stats = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*")) if file.is_file()]
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
