@@ -165,10 +165,10 @@ class Line:
         others = sorted(set(self.values) - {"query", "doc"})
         if "relevance" not in others and others:
             raise self.error(f'"relevance" is missing; the line has {", ".join(json.dumps(key) for key in others)} instead')
-        return self.number("relevance")
+        return self.number("relevance") if others else 1.0
 
     def number(self, key: str) -> float:
-        value = self.values.get(key, 1)
+        value = self.values.get(key)
         if type(value) not in (int, float) or not abs(value) <= 1e9:  # Also not NaN.
             raise self.error(f'"{key}" must be a number from -1e9 to 1e9; it is {json.dumps(value)[:80]}')
         return float(value)

@@ -131,6 +131,12 @@ def test_synthetic_sets_of_the_hub_are_cut_by_length(tmp_path):
     assert found["256"].source["revision"] == "6e346642246bfb4928c560ee08640dc84d074e8c"
 
 
+def test_a_line_without_its_length_is_refused(tmp_path):
+    copy = hub_copy(tmp_path, "needle", (256, None))
+    with pytest.raises(CorpusError, match='needle/corpus.jsonl, line 4: "context_length" must be a number'):
+        hub.load("needle", copy)
+
+
 def test_a_real_set_of_the_hub_must_be_longembeds(tmp_path, monkeypatch):
     copy = hub_copy(tmp_path, "qmsum")
     with pytest.raises(CorpusError, match=r"\(3, 2, 32\), where LongEmbed's has \(197, 1527, 11169115\)"):
