@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,18 @@ def test_centering_uses_queries_of_other_documents_alone(scores):
         others = queries[1 - i % 2 :: 2]
         expected = documents @ centered(queries[i : i + 1], others.mean(axis=0))[0]
         np.testing.assert_allclose(found[i], expected, atol=1e-5)
+
+
+def test_queries_of_two_documents_are_enough_for_centering(corpus, tmp_path):
+    """The documents 0 and 2 are both even, but two."""
+    running = StandIn()
+    two = dataclasses.replace(corpus, queries=QUERIES[:2], query_ids=("a", "b"), relevant=({0: 1.0}, {2: 1.0}))
+    row = recipes.parse({"rows": {"a": {"openai": {"url": running.url, "model": "m"}, "center": True}}}).rows["a"]
+    assert Scorer(None, Store(tmp_path), two).score(row).scores.shape == (2, 4)
+    one = dataclasses.replace(two, relevant=({2: 1.0}, {2: 1.0}))
+    with pytest.raises(recipes.RecipeError, match="center needs queries of two documents at least"):
+        Scorer(None, Store(tmp_path), one).score(row)
+    running.close()
 
 
 def test_a_sum_standardizes_each_querys_scores(scores):
