@@ -51,7 +51,7 @@ def all_of(result: dict, folder: Path) -> list[Path]:
     """Draws all pictures for which a result has figures."""
     files = []
     if len(result["slices"]) > 1:
-        return [_saved(heatmap([result]), folder / "heatmap.png")]
+        return [_saved(heatmap([result]), folder / "heatmap.png")] if _ran(result) else []
     if len(result["slices"][0]["rows"]) > 1 and _costs(result):
         files.append(_saved(cost(result), folder / "quality-cost.png"))
     if _compared(result):
@@ -88,8 +88,8 @@ def _grid_files(result: dict, folder: Path) -> list[Path]:
 
 
 def _check_figures(name: str, result: dict) -> None:
-    figures = {"gains": _compared, "cost": _costs, "position": _positioned, "grids": _grid_names}
-    if name in figures and not figures[name](result):
+    figures = {"heatmap": _ran, "gains": _compared, "cost": _costs, "position": _positioned, "grids": _grid_names}
+    if not figures[name](result):
         raise ValueError(f"{name} cannot be drawn: the result of {_title(result)} has no figures for it")
 
 
@@ -351,6 +351,11 @@ def _listed(result: dict) -> list[dict]:
 
 def _compared(result: dict) -> list[dict]:
     return [row for row in _listed(result) if row["name"] != result["baseline"] and "difference" in row]
+
+
+def _ran(result: dict) -> bool:
+    """Returns whether any row was run, not skipped, at any length."""
+    return any(one["rows"] for one in result["slices"])
 
 
 def _positioned(result: dict) -> list[dict]:

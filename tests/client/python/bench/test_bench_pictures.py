@@ -134,6 +134,14 @@ def test_rows_without_vectors_have_seconds_alone(tmp_path):
     assert "quality-cost.png" not in {file.name for file in plots.all_of(free, tmp_path)}
 
 
+def test_lengths_at_which_no_row_ran_have_no_picture(tmp_path):
+    none = result({"256": [], "512": []})
+    assert plots.all_of(none, tmp_path) == []
+    with pytest.raises(ValueError, match="heatmap cannot be drawn"):
+        plots.picture("heatmap", [none], tmp_path / "out.png")
+    assert "Not run" in report.markdown(none)
+
+
 @pytest.mark.parametrize("name", ["gains", "cost", "position", "grids"])
 def test_a_picture_without_figures_is_refused(name, tmp_path):
     bare = result({"": [row("truncated", 0.3, 0.0, 0.0, position=False)]})
