@@ -171,3 +171,7 @@ def test_advice_for_a_small_set(address, small_set, tmp_path, capsys):
     assert profile == advice["extension"] == json.loads(manifest["recommended_extension"])
     assert manifest["recommendation_evidence"]["one_vector_set"] == "set-dev"
     assert manifest["files"] == yaml.safe_load((folder / "longembed-model.yaml").read_text())["files"]
+    capsys.readouterr()
+    assert main([*command, "--only", "64, mean", "128, mean"]) == 0
+    assert "chosen_from: 2 recipes" in capsys.readouterr().out, "the baseline is none of the rows to choose from"
+    assert {"truncated", "64, mean"} <= set(runner.load(tmp_path / "out" / "set" / "e5-small-v2" / "advise")["advice"]["rounds"][0]["scores"])

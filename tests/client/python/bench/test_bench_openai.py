@@ -135,6 +135,23 @@ def test_a_whole_run_without_a_server(stand_in, tmp_path, capsys):
     assert len(stand_in.requests) == asked, "the second run takes everything from the store"
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--within", "-0.1"], "argument --within: is -0.1; it must be at least 0"),
+        (["--within", "nan"], "argument --within: is nan"),
+        (["--max-vectors", "0"], "argument --max-vectors: is 0; it must be at least 1"),
+        (["--seed", "-1"], "argument --seed: is -1; it must be at least 0"),
+        (["--timeout", "0"], "argument --timeout: is 0"),
+        (["--seed", "one"], "argument --seed: invalid int value: 'one'"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_measured(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["advise", "set", *flags])
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("tasks", [("a/set", "b/set"), ("a/set", "a/../a/set"), ("passkey", "hub:passkey"), ("hub:set", "b/set")])
 def test_tasks_of_one_name_are_refused(tasks, tmp_path, capsys, monkeypatch):
     """The second would overwrite the results of the first."""
