@@ -158,7 +158,10 @@ def write_profile(path: Path, name: str, row: Row, notes: dict[str, str]) -> Non
     profile = yaml.safe_dump({"profiles": {name: extension_of(row)}}, sort_keys=False, default_flow_style=None, width=1 << 20)
     write_whole(
         path,
-        f'# By longembed-bench advise. For the server\'s config; requests name it: {{"extension": {{"profile": {json.dumps(name)}}}}}.\n{comments}{profile}'.encode(),
+        (
+            f'# By longembed-bench advise. For the server\'s config; requests name it: {{"extension": {{"profile": {json.dumps(name)}}}}}.\n'
+            f"{comments}{profile}"
+        ).encode(),
     )
 
 
