@@ -136,9 +136,13 @@ def save(result: dict, folder: Path) -> Path:
 
 def load(path: Path) -> dict:
     path = path / "results.json" if path.is_dir() else path
-    result = json.loads(path.read_text(encoding="utf-8"))
-    if result.get("format") != FORMAT:
-        raise ValueError(f"{path}: format is {result.get('format')!r}; this version reads {FORMAT}")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    found = result.get("format") if isinstance(result, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path}: format is {found!r}; this version reads {FORMAT}")
     return result
 
 

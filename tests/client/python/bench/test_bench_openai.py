@@ -180,3 +180,7 @@ def test_errors_end_the_command_with_a_sentence(tmp_path, capsys):
     assert "advise needs a running server" in capsys.readouterr().err
     assert main(["table", str(tmp_path)]) == 1
     assert "results.json" in capsys.readouterr().err
+    for content, message in (("{", "not JSON"), ("[]", "format is None; this version reads 1"), ('{"format": 2}', "format is 2; this version reads 1")):
+        (tmp_path / "results.json").write_text(content)
+        assert main(["table", str(tmp_path)]) == 1
+        assert f"{tmp_path / 'results.json'}: {message}" in capsys.readouterr().err
