@@ -29,21 +29,28 @@ class ServerEmbedder:
 
     def __init__(self, client: Client, options: Options):
         self.client, self.options = client, options.with_changes(priority="BULK")
+        self._described: dict = {}
 
     def describe(self) -> dict:
         explained = self.client.explain(["a"], self.options)
-        return {
+        self._described = {
             "kind": "longembed",
             "model": explained.model,
             "recipe": explained.recipe,
             "prompt": explained.prompt,
             "options": {key: value for key, value in self.options.to_dict().items() if key != "priority"},
         }
+        return self._described
 
     def embed(self, texts: Sequence[str]) -> Iterator[tuple[int, Vectors]]:
+        """Raises EmbedderError if the server answers by another recipe than it had described, as after a restart with another model."""
+        described = self._described or self.describe()
         for answer in self.client.embed_stream(texts, self.options):
             if answer.error is not None:
                 raise answer.error.about(f"the text {excerpt(texts[answer.id])}")
+            for name in ("model", "prompt", "recipe"):
+                if getattr(answer, name) != described[name]:
+                    raise EmbedderError(f"the server's {name} changed from {described[name]!r} to {getattr(answer, name)!r}; run the same command again")
             values = answer.float32()
             lengths = [sequence.tokens for sequence in answer.sequences]
             if len(lengths) != len(values):  # There is one vector for several windows, or there are several vectors from one pass.

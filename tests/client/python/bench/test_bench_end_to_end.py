@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -110,6 +111,17 @@ def test_a_cut_that_leaves_nothing_is_refused(client, prompt):
     for count in range(1, beside + 1):
         with pytest.raises(embedders.EmbedderError, match=f"first is {count}, but prompt and special tokens alone are {beside}"):
             embedders.first_tokens(client, ["one two"], count, prompt)
+
+
+@pytest.mark.parametrize("name", ["model", "prompt", "recipe"])
+def test_answers_by_another_recipe_than_the_described_one_are_refused(client, tmp_path, monkeypatch, name):
+    """A server that is restarted with another model must not add its vectors to those of the first."""
+    stream = Client.embed_stream
+    monkeypatch.setattr(Client, "embed_stream", lambda *given, **more: (dataclasses.replace(answer, **{name: "other"}) for answer in stream(*given, **more)))
+    embedder = embedders.ServerEmbedder(client, Options())
+    with pytest.raises(embedders.EmbedderError, match=f"the server's {name} changed from .* to 'other'; run the same command again"):
+        Store(tmp_path).embed(embedder, ["a"])
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys):
