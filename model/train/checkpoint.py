@@ -49,7 +49,8 @@ def load(name: str) -> Original:
         raise TrainError(f"{name} has an expanded position table already; start from the checkpoint that it was made from.")
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
     return Original(
-        identity=source.identity,
+        # A checkpoint on the hub may change between two runs. Its label has the commit, once it has been loaded.
+        identity=source.label if isinstance(source, sources.HubSource) else source.identity,
         config=checkpoint.config,
         tensors=checkpoint.tensors,
         tokenizer_json=text_side.strip(checkpoint.tokenizer),
@@ -74,7 +75,7 @@ def without_buffers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def write(folder: Path, original: Original, config: dict, tensors: dict[str, Tensor]) -> None:
     """Writes a Hugging Face folder with the original's tokenizer, pooling and prompts. config.json is written last, so that a folder with config.json
-    is complete."""
+    is complete. Raises TrainError if a file cannot be written."""
     (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     modes = {"pooling_mode_mean_tokens": original.pooling == "MEAN", "pooling_mode_cls_token": original.pooling == "CLS"}
     files = {
@@ -91,5 +92,9 @@ def write(folder: Path, original: Original, config: dict, tensors: dict[str, Ten
 
 def _replace(file: Path, content: bytes) -> None:
     fresh = file.with_name(file.name + ".new")
-    fresh.write_bytes(content)
-    os.replace(fresh, file)
+    try:
+        fresh.write_bytes(content)
+        os.replace(fresh, file)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise TrainError(f"{file} cannot be written ({error.strerror}); make room, and start the same command again.") from error

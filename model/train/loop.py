@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 import torch
@@ -63,14 +68,16 @@ def train(recipe: Recipe, budget: Budget, state_file: Path, request: dict) -> in
     """Trains until the budget is used up. Returns the total number of steps. `request` identifies the training; a state of another request is
     refused.
 
-    The state is written every minute, at the end, and when the program is interrupted.
+    The state is written every minute, at the end, and when the program is interrupted: after the step, which may be half done. A second
+    interruption, and an error within a step, leave the state as it was written last.
     """
+    _make_folder(state_file.parent)
     optimizer = torch.optim.AdamW(recipe.parameters, lr=recipe.learning_rate, weight_decay=0.0)
     step, seconds = _restore(recipe, optimizer, state_file, request)
     progress = Progress(budget)
     saved = time.monotonic()
-    try:
-        while (done := budget.done(step, seconds)) < 1.0:
+    with _interruptions() as received:
+        while (done := budget.done(step, seconds)) < 1.0 and not received:
             started = time.monotonic()
             outcome = _step(recipe, optimizer, step, done)
             step += 1
@@ -79,9 +86,32 @@ def train(recipe: Recipe, budget: Budget, state_file: Path, request: dict) -> in
             if time.monotonic() - saved > SAVE_SECONDS:
                 _save(recipe, optimizer, state_file, request, step, seconds)
                 saved = time.monotonic()
-    finally:
         _save(recipe, optimizer, state_file, request, step, seconds)
+        if received:
+            raise KeyboardInterrupt
     return step
+
+
+@contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """Collects signals that would raise KeyboardInterrupt, which must not stop a step in the middle. The second one raises it at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+        say("stopping after this step; a second interruption stops at once")
+
+    main = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if main and signal.getsignal(number) is signal.default_int_handler]
+    for number in numbers:
+        signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _step(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int, done: float) -> Outcome:
@@ -98,17 +128,23 @@ def _step(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int, done: flo
 
 
 def _save(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, request: dict, step: int, seconds: float) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(file.name + ".new")
     own = {"recipe": recipe.state(), "optimizer": optimizer.state_dict()}
-    torch.save({"format_version": FORMAT_VERSION, "request": request, "step": step, "seconds": seconds, **own}, fresh)
-    os.replace(fresh, file)
+    try:
+        torch.save({"format_version": FORMAT_VERSION, "request": request, "step": step, "seconds": seconds, **own}, fresh)
+        os.replace(fresh, file)
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a full disk.
+        fresh.unlink(missing_ok=True)
+        raise TrainError(f"the state cannot be written to {file} ({str(error).splitlines()[0]}); make room, and start the same command again.") from error
 
 
 def _restore(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, request: dict) -> tuple[int, float]:
     if not file.exists():
         return 0, 0.0
-    content = torch.load(file, weights_only=True)
+    try:
+        content = torch.load(file, weights_only=True)
+    except Exception as error:  # Of a damaged file: RuntimeError, EOFError, KeyError, UnpicklingError and others.
+        raise TrainError(f"{file} cannot be read ({(str(error) or type(error).__name__).splitlines()[0]}); choose another --out or remove it.") from error
     if content["format_version"] != FORMAT_VERSION:
         raise TrainError(f"{file} was written by another version of this program; choose another --out or remove it.")
     for key, value in request.items():
@@ -119,6 +155,14 @@ def _restore(recipe: Recipe, optimizer: torch.optim.Optimizer, file: Path, reque
     optimizer.load_state_dict(content["optimizer"])
     say(f"going on after step {content['step']}, {content['seconds'] / 60:.1f} minutes of training")
     return content["step"], content["seconds"]
+
+
+def _make_folder(folder: Path) -> None:
+    """Creates the folder of the state before the first step, not a minute later."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{folder} cannot be created ({error.strerror}); choose another --out.") from error
 
 
 class Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
@@ -19,6 +20,9 @@ INSTALL = "install packages with prose, such as debian-policy, developers-refere
 
 
 def run(options: argparse.Namespace) -> None:
+    source = Path(options.checkpoint)
+    if source.is_dir() and options.out.resolve() == source.resolve():
+        raise TrainError(f"--out {options.out} is the checkpoint itself, which would be overwritten; choose another folder.")
     torch.set_num_threads(options.threads)
     original = checkpoint.load(options.checkpoint)
     read = read_texts(options, original.tokenizer)

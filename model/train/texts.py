@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Iterable, Iterator
@@ -102,11 +103,11 @@ def _texts_of(file: Path) -> Iterator[str]:
     try:
         with opened as stream:
             raw = stream.read(MOST_FILE_BYTES + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise TrainError(f"{file} cannot be read ({error}); remove it or leave it out.") from error
     if len(raw) > MOST_FILE_BYTES:
         raise TrainError(f"{file} holds more than {MOST_FILE_BYTES >> 20} MiB; split it.")
-    content = raw.decode("utf-8", errors="replace")
+    content = raw.decode("utf-8-sig", errors="replace")
     kind = _kind(file)
     if kind == JSONL[0]:
         yield from _lines(file, content)
@@ -115,15 +116,19 @@ def _texts_of(file: Path) -> Iterator[str]:
 
 
 def _lines(file: Path, content: str) -> Iterator[str]:
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(content.split("\n"), 1):  # A string may contain other ends of lines, such as U+2028.
         if not line.strip():
             continue
         try:
             text = json.loads(line)["text"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TrainError(f'{file}, line {number} is not a JSON object with a string "text".') from error
         if not isinstance(text, str):
             raise TrainError(f'{file}, line {number} is not a JSON object with a string "text".')
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TrainError(f"{file}, line {number} has the lone surrogate U+{ord(text[error.start]):04X} in its text; remove it.") from error
         yield text
 
 

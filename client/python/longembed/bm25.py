@@ -26,8 +26,12 @@ class BM25:
             raise ImportError('BM25 needs bm25s and PyStemmer: pip install "longembed[bm25]"') from error
         if words is not None and words < 1:
             raise ValueError(f"words is {words}; a window has at least 1 word")
+        try:
+            stemmer = Stemmer.Stemmer(language)
+        except KeyError as error:
+            raise ValueError(f"language is {language!r}; PyStemmer has {', '.join(Stemmer.algorithms())}") from error
         self._bm25s = bm25s
-        self._tokenizing = {"stopwords": _stopwords(bm25s, language), "stemmer": Stemmer.Stemmer(language), "show_progress": False}
+        self._tokenizing = {"stopwords": _stopwords(bm25s, language), "stemmer": stemmer, "show_progress": False}
         windows = [_windows(text, words) for text in texts]
         self._starts = np.cumsum([0, *map(len, windows)])
         self._index = bm25s.BM25(method="lucene", k1=k1, b=b)

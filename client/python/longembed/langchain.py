@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError('longembed.langchain needs langchain-core: pip install "longembed[langchain]"') from error
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from longembed.aio import AsyncClient
 from longembed.client import Client
@@ -67,7 +67,7 @@ class LongEmbedEmbeddings(Embeddings):
 class LongEmbedRetriever(BaseRetriever):
     """Finds whole documents by their window vectors, as longembed.Retriever does.
 
-    retriever: the systems that score documents. For long documents use Retriever.windows(client).
+    retriever: the systems that score documents, without documents yet. For long documents use Retriever.windows(client).
     k: the number of documents per query. Their metadata holds the score as `score_key`. With several systems the score is a sum of z-scores, so
     only its order matters."""
 
@@ -75,6 +75,14 @@ class LongEmbedRetriever(BaseRetriever):
     k: int = Field(default=4, ge=1)
     score_key: str = "score"
     _documents: dict[str, Document] = PrivateAttr(default_factory=dict)
+
+    @field_validator("retriever")
+    @classmethod
+    def _refuse_documents(cls, retriever: Retriever) -> Retriever:
+        """Refuses a retriever whose documents would be found without being known here."""
+        if retriever.ids:
+            raise ValueError(f"the retriever has {len(retriever.ids)} documents already; give an empty one, and the documents to add_documents")
+        return retriever
 
     @classmethod
     def from_documents(

@@ -52,6 +52,7 @@ class LongEmbedEmbedding(BaseEmbedding):
             if {"server", "api_key", "tls", "timeout"} & set(fields):
                 raise TypeError("give client, or server, api_key, tls and timeout, not both")
             self.server, self.timeout = client.server, client.timeout
+            self.model_name = self.model_name or client.default_model or ""  # LlamaIndex's caches and files know the model by this name.
         key = self.api_key.get_secret_value() if self.api_key else None
         connection = Connection(self.server, key, self.tls, self.timeout)
         self._sides = Sides(client or connection, self._of_model(self.query), self._of_model(self.document), async_client)

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ except ImportError as error:
     raise ImportError('longembed.mteb needs mteb 2: pip install "longembed[mteb]"') from error
 
 from longembed import messages
+from longembed.bench.corpus import Line, read_lines
 from longembed.client import Client
 from longembed.options import Options
 from longembed.retriever import Retriever
@@ -130,8 +130,8 @@ def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[
     folder: contains HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl (each may end in .gz) for every half. Their lines are {"id", "text"},
     {"id", "text"} and {"query", "doc", "relevance"}. Several halves together form one set.
     split: a split of the task. None: its only one. A task with several splits needs one call for each.
-    Raises ValueError if an id occurs twice, and if a judgment names a query or document that does not exist, contradicts another one, or is no whole
-    number."""
+    Raises ValueError for a broken line, if an id occurs twice, and if a judgment names a query or document that does not exist, or has another
+    grade than before."""
     if split is None:
         if len(task.eval_splits) != 1:
             raise ValueError(f"{task.metadata.name} has the splits {', '.join(task.eval_splits)}; say which one this is: split=...")
@@ -142,24 +142,18 @@ def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[
     for half in halves:
         for found, name in ((documents, "docs"), (queries, "queries")):
             for line in _lines(Path(folder), f"{half}.{name}.jsonl"):
-                if line["id"] in found:
-                    raise ValueError(f"{half}.{name}.jsonl: id {line['id']!r} occurs twice")
-                found[line["id"]] = line["text"]
+                if line.text("id") in found:
+                    raise line.error(f"id {line.text('id')!r} occurs twice")
+                found[line.text("id")] = line.text("text")
         for line in _lines(Path(folder), f"{half}.qrels.jsonl"):
-            _judge(judged, line)
+            grades, doc = judged.setdefault(line.text("query"), {}), line.text("doc")
+            if grades.setdefault(doc, _grade(line)) != _grade(line):
+                raise line.error(f"document {doc!r} is judged twice for query {line.text('query')!r}, as {grades[doc]} and as {_grade(line)}")
     _check_judgements(judged, queries, documents)
     texts = {id: {"text": text} for id, text in documents.items()}
     for name, value in (("corpus", texts), ("queries", queries), ("relevant_docs", judged)):
         setattr(task, name, {**getattr(task, name, {}), split: value})
     task.data_loaded = True
-
-
-def _judge(judged: dict[str, dict[str, int]], line: dict[str, Any]) -> None:
-    query, document, relevance = line["query"], line["doc"], line["relevance"]
-    if relevance != int(relevance):
-        raise ValueError(f"qrels of query {query!r}: relevance is {relevance}; mteb takes whole numbers")
-    if judged.setdefault(query, {}).setdefault(document, int(relevance)) != relevance:
-        raise ValueError(f"qrels judge query {query!r} and document {document!r} twice, as {judged[query][document]} and {relevance}")
 
 
 def _check_judgements(judged: dict[str, dict[str, int]], queries: dict[str, str], documents: dict[str, str]) -> None:
@@ -171,12 +165,19 @@ def _check_judgements(judged: dict[str, dict[str, int]], queries: dict[str, str]
                 raise ValueError(f"qrels of query {query!r} name document {document!r}, which is not among the documents")
 
 
-def _lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    path = folder / f"{name}.gz"
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.exists() else (folder / name).open(encoding="utf-8")
-    with opened as file:
-        for line in file:
-            yield json.loads(line)
+def _lines(folder: Path, name: str) -> Iterator[Line]:
+    plain, packed = folder / name, folder / f"{name}.gz"
+    if plain.exists() and packed.exists():
+        raise ValueError(f"{folder} has both {plain.name} and {packed.name}; remove one of them")
+    return read_lines(packed if packed.exists() else plain)
+
+
+def _grade(line: Line) -> int:
+    """Returns a grade as mteb takes it. Raises CorpusError for a broken number, which would lose its fraction."""
+    grade = line.grade()
+    if grade != int(grade):
+        raise line.error(f'"relevance" is {grade:g}; mteb takes whole numbers')
+    return int(grade)
 
 
 def _document_text(row: Mapping[str, Any]) -> str:

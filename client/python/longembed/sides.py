@@ -41,7 +41,8 @@ class Sides:
     requests no prompt.
     async_client: used by the async methods. Without it, they create one client per event loop from the address, or run a given Client on a thread.
 
-    Raises ValueError for options with an output other than ONE_VECTOR. If a text fails, raises LongEmbedError with the number of the text."""
+    Raises ValueError for options with an output other than ONE_VECTOR, and LongEmbedError for a model without it. If a text fails, raises
+    LongEmbedError with the number of the text."""
 
     def __init__(
         self,
@@ -93,14 +94,14 @@ class Sides:
 
     def embed_one(self, side: str, text: str) -> Embedding:
         """Returns the answer for one text, which must fit into a message."""
-        return self.client.embed(_checked([text]), self.options(side))[0]
+        return self.client.embed(_checked([text]), _one_vector(self.options(side)))[0]
 
     def embed(self, side: str, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
         """Returns the answers in the order of the texts. Any number of texts of any length is allowed."""
         return self.embed_with(self.options(side), texts, progress)
 
     def embed_with(self, options: Options, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
-        with closing(self.client.embed_stream(_numbered(texts), options, progress=progress)) as stream:
+        with closing(self.client.embed_stream(_numbered(texts), _one_vector(options), progress=progress)) as stream:
             answers = {answer.id: _successful(answer) for answer in stream}
         return [answers[number] for number in range(len(texts))]
 
@@ -108,13 +109,14 @@ class Sides:
         client = self.async_client()
         if client is None:
             return await asyncio.to_thread(self.embed_one, side, text)
-        return (await client.embed(_checked([text]), await self._aoptions(side, client)))[0]
+        return (await client.embed(_checked([text]), _one_vector(await self._aoptions(side, client))))[0]
 
     async def aembed(self, side: str, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
         client = self.async_client()
         if client is None:
             return await asyncio.to_thread(self.embed, side, texts, progress)
-        async with aclosing(client.embed_stream(_numbered(texts), await self._aoptions(side, client), progress=progress)) as stream:
+        options = _one_vector(await self._aoptions(side, client))
+        async with aclosing(client.embed_stream(_numbered(texts), options, progress=progress)) as stream:
             answers = {answer.id: _successful(answer) async for answer in stream}
         return [answers[number] for number in range(len(texts))]
 
@@ -135,6 +137,12 @@ class Sides:
             given = self._given[side]
             self._resolved[side] = given if _names_prompt(given) else _with_input_type(given, side, await client.model(given.model))
         return self._resolved[side]
+
+
+def _one_vector(options: Options) -> Options:
+    """Names the output. Without one, a model that has no single vectors gives those of tokens or sparse ones, of which the adapters would take the
+    first. With one, the server refuses."""
+    return options.with_changes(output="ONE_VECTOR")
 
 
 def _with_input_type(options: Options, side: str, model: messages.Model) -> Options:

@@ -99,6 +99,12 @@ def test_bm25_does_without_stop_words_where_a_language_has_none():
     assert system.scores(None, ["kissat"])[0].argmax() == 0
 
 
+def test_bm25_names_a_language_that_it_does_not_have():
+    pytest.importorskip("bm25s", reason="bm25s is not installed")
+    with pytest.raises(ValueError, match="language is 'klingon'; PyStemmer has .*english"):
+        BM25(language="klingon").scores(None, ["a"])
+
+
 def test_bm25_takes_documents_in_later_and_texts_without_words():
     pytest.importorskip("bm25s", reason="bm25s is not installed")
     system = BM25()

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from train_cases import prose, tiny
 
+from model.export import sources
 from model.train import recipes
 from model.train.__main__ import main
 
@@ -44,6 +45,22 @@ def test_a_state_of_other_settings_is_refused(texts, tmp_path, capfd):
     assert "instead of" in capfd.readouterr().err
 
 
+def test_a_state_of_another_commit_of_the_hub_is_refused(texts, tmp_path, monkeypatch, capfd):
+    folder = tiny(tmp_path / "tiny")
+
+    class Hub(sources.HubSource):
+        def load(self):
+            self.label = f"{self.identity}@{commits.pop(0)}"
+            return sources.read_directory(folder)
+
+    monkeypatch.setattr(sources, "HubSource", Hub)
+    command = ["positions", "owner/tiny", "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]
+    commits = ["aaaa", "aaaa", "bbbb"]
+    assert main(command) == main(command) == 0
+    assert main(command) == 1
+    assert "checkpoint = 'hub:owner/tiny@aaaa' instead of 'hub:owner/tiny@bbbb'" in capfd.readouterr().err
+
+
 def test_an_expanded_table_is_not_expanded_again(texts, tmp_path, capfd):
     command = ["--texts", str(texts), "--steps", "1"]
     assert main(["positions", str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "out"), *command]) == 0
@@ -65,6 +82,21 @@ def test_what_cannot_be_trained_is_refused_with_a_sentence(kind, flags, says, te
     assert main(["positions", str(tiny(tmp_path / "tiny", kind)), "--out", str(tmp_path / "out"), "--texts", str(texts), *flags]) == 1
     assert says in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_checkpoint_itself_is_not_overwritten(texts, tmp_path, capfd):
+    folder = tiny(tmp_path / "tiny")
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert main(["rotary", str(folder), "--out", f"{folder}/../tiny", "--texts", str(texts), "--steps", "1"]) == 1
+    assert "is the checkpoint itself, which would be overwritten" in capfd.readouterr().err
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_created_is_refused_before_the_first_step(texts, tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    assert main(["rotary", str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "file/out"), "--texts", str(texts), "--steps", "1"]) == 1
+    error = capfd.readouterr().err
+    assert "training cannot be created (Not a directory); choose another --out" in error and "step 1" not in error
 
 
 def test_too_few_texts_are_refused_with_what_to_do(texts, tmp_path, monkeypatch, capfd):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 
 import pytest
 import torch
@@ -53,6 +54,53 @@ def test_minutes_of_earlier_runs_count(tmp_path):
     again = OneNumber()
     loop.train(again, loop.Budget(minutes=0.001), file, {})
     assert again.numbers == [] and again.number.item() != 0, "the budget was used up before; only the state is read"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file\nmore")])
+def test_a_full_disk_is_reported_and_keeps_the_last_state(tmp_path, monkeypatch, error):
+    file = tmp_path / "state.pt"
+    loop.train(OneNumber(), loop.Budget(steps=1), file, {})
+    before = file.read_bytes()
+
+    def full(content, path):
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainError, match=r"the state cannot be written to .*state.pt \(.*\); make room"):
+        loop.train(OneNumber(), loop.Budget(steps=2), file, {})
+    assert [one.name for one in tmp_path.iterdir()] == ["state.pt"] and file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"PK half", None])
+def test_a_damaged_state_is_refused(tmp_path, content):
+    file = tmp_path / "state.pt"
+    loop.train(OneNumber(), loop.Budget(steps=1), file, {})
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(TrainError, match="state.pt cannot be read .*; choose another --out or remove it"):
+        loop.train(OneNumber(), loop.Budget(steps=2), file, {})
+
+
+def test_a_second_interruption_stops_at_once_and_keeps_the_last_state(tmp_path):
+    file = tmp_path / "state.pt"
+    loop.train(OneNumber(), loop.Budget(steps=1), file, {})
+    before = file.read_bytes()
+    recipe = OneNumber()
+    plain = recipe.loss
+
+    def stopping(step: int, done: float) -> loop.Outcome:
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM if signal.getsignal(signal.SIGTERM) is signal.default_int_handler else signal.SIGINT)
+            raise AssertionError("the second signal is raised at once")
+        return plain(step, done)
+
+    recipe.loss = stopping
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(recipe, loop.Budget(steps=5), file, {})
+    assert file.read_bytes() == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import io
 
 import pytest
@@ -105,7 +107,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(original, tmp_path
 
     def stopping(step: int, done: float):
         if step == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return outcomes(step, done)
 
     first.loss = stopping

@@ -33,6 +33,14 @@ def test_every_kind_is_read_gzipped_or_not_in_the_order_of_paths(tmp_path):
     assert all(len(text) == 3 for text in texts.read([tmp_path]))
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x1e"])
+def test_a_line_of_jsonl_ends_at_its_newline_alone(tmp_path, mark):
+    """JSON allows other ends of lines within a string, except U+001E, which json.dumps escapes."""
+    lines = [json.dumps({"text": long(ENGLISH + mark, f"line{i}-")}, ensure_ascii=False) for i in range(2)]
+    (tmp_path / "a.jsonl").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert [text[0].split()[0] for text in texts.read([tmp_path])] == ["line0-0", "line1-0"]
+
+
 def test_html_is_read_without_what_is_not_text():
     head = "<html><head><title>T</title><style>x{}</style></head><body><nav>Menu</nav>"
     page = head + "<p>One &amp; two</p><script>if (a < b) {}</script><p>three<br>four</p></body></html>"
@@ -61,6 +69,9 @@ def test_other_languages_are_left_out_when_english_is_asked_for(tmp_path):
         ("picture.png", b"x", "no known kind"),
         ("bad.jsonl", b'{"text": "x"}\n{"body": 1}\n', "line 2"),
         ("number.jsonl", b'{"text": 3}\n', "line 1"),
+        ("lone.jsonl", b'{"text": "x \\ud800"}\n', r"line 1 has the lone surrogate U\+D800 in its text"),
+        ("deep.jsonl", b"[" * 100_000 + b"\n", "line 1 is not a JSON object"),
+        ("spoiled.txt.gz", gzip.compress(b"x" * 1000)[:10] + b"\xff" * 20, "cannot be read"),
         ("cut.txt.gz", gzip.compress(b"x" * 1000)[:20], "cannot be read"),
     ],
 )

@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def _measuring_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--halves", nargs="+", default=[], metavar="HALF", help="for a folder: read only these halves")
     command.add_argument("--lengths", type=int, nargs="+", default=list(synthetic.LENGTHS), metavar="TOKENS", help="nominal lengths of passkey and needle")
     command.add_argument("--haystack", type=Path, metavar="FILE", help="prose that needle hides its facts in (default: Persuasion, Jane Austen, public domain)")
-    command.add_argument("--seed", type=int, default=0, help="of keys, places and bootstrap draws (default 0)")
+    command.add_argument("--seed", type=_at_least(0, int), default=0, help="of keys, places and bootstrap draws (default 0)")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
     command.add_argument("--no-pictures", action="store_true")
 
@@ -82,15 +82,28 @@ def _server_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--query-model", metavar="NAME", help="the model that embeds queries, for example the same weights in another precision")
     command.add_argument("--api-key", metavar="KEY", help="sent with every call")
     command.add_argument("--tls-ca", type=Path, metavar="FILE", help="use TLS, and trust the certificate authorities in this PEM file")
-    command.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="longest time without an answer (default 3600)")
+    command.add_argument("--timeout", type=_at_least(0.001), default=3600.0, metavar="SECONDS", help="longest time without an answer (default 3600)")
+
+
+def _at_least(least: float, kind: Callable[[str], float] = float) -> Callable[[str], float]:
+    """Returns a type for argparse: a number from `least` on. Refuses nan."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not value >= least:
+            raise argparse.ArgumentTypeError(f"is {text}; it must be at least {least}")
+        return value
+
+    number.__name__ = kind.__name__  # argparse names it where the text is no number.
+    return number
 
 
 def _advise_parser(command: argparse.ArgumentParser) -> None:
     command.add_argument("tasks", nargs=1, metavar="TASK", help=f"{TASKS_HELP}; one task, which must not be passkey or needle")
     command.add_argument("--rows", default="advise", metavar="FILE|PRESET", help="recipes to try, in YAML, or a preset (default advise)")
     command.add_argument("--objective", choices=advise.OBJECTIVES, default="one-vector", help="what the index keeps of a document (default one-vector)")
-    command.add_argument("--max-vectors", type=float, default=math.inf, metavar="N", help="most vectors a document, on average")
-    command.add_argument("--within", type=float, default=0.01, metavar="X", help="take the cheapest recipe within X of the best metric (default 0.01)")
+    command.add_argument("--max-vectors", type=_at_least(1), default=math.inf, metavar="N", help="most vectors a document, on average")
+    command.add_argument("--within", type=_at_least(0), default=0.01, metavar="X", help="take the cheapest recipe within X of the best metric (default 0.01)")
     command.add_argument("--profile", metavar="NAME", help="write OUT/TASK/MODEL/advise/profile.yaml, for the server's config")
     command.add_argument("--manifest", type=Path, metavar="FOLDER", help="write the recommendation into this model's longembed-model.yaml")
     _measuring_arguments(command)
@@ -124,17 +137,28 @@ def bench_of(options: argparse.Namespace, client: Client | None) -> runner.Bench
     return runner.Bench(client, store, options.seed, options.query_model, progress_bars(options.quiet), lambda line: print(line, flush=True))
 
 
+def task_names(options: argparse.Namespace) -> dict[str, str]:
+    """Returns {task's name, which is the folder of its results: the task as given}. Refuses tasks whose results would overwrite one another."""
+    names: dict[str, str] = {}
+    for task in options.tasks:
+        made = task in ("passkey", "needle") or task.startswith("hub:")
+        name = task.removeprefix("hub:") if made else "-".join([Path(task).resolve().name, *options.halves])
+        if name in names:
+            raise CorpusError(f"{names[name]} and {task} would both write {options.out / name}; run them one by one, with another --out")
+        names[name] = task
+    return names
+
+
 def tasks_of(options: argparse.Namespace) -> Iterator[runner.Task]:
-    for name in options.tasks:
-        if name == "passkey":
+    for name, task in task_names(options).items():
+        if task == "passkey":
             yield runner.Task(name, {str(length): synthetic.passkey(length, options.seed) for length in sorted(options.lengths)})
-        elif name == "needle":
+        elif task == "needle":
             yield runner.Task(name, {str(length): synthetic.needle(length, options.seed, options.haystack) for length in sorted(options.lengths)})
-        elif name.startswith("hub:"):
-            yield runner.Task(name.removeprefix("hub:"), hub.load(name.removeprefix("hub:")))
+        elif task.startswith("hub:"):
+            yield runner.Task(name, hub.load(name))
         else:
-            corpus = read_folder(name, options.halves)
-            yield runner.Task("-".join([corpus.name, *options.halves]), {"": corpus})
+            yield runner.Task(name, {"": read_folder(task, options.halves, name)})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -159,7 +183,9 @@ def write(result: dict, folder: Path, pictures: bool) -> None:
 
 
 def advice(options: argparse.Namespace) -> int:
-    loaded = recipes.load(options.rows).chosen(options.only)
+    loaded = recipes.load(options.rows)
+    if options.only:  # The rows are compared with the baseline, which is no candidate itself.
+        loaded = loaded.chosen([*options.only, loaded.baseline])
     (task,) = tasks_of(options)
     if set(task.slices) != {""}:
         raise CorpusError(f"advise takes one set; {task.name} has a set for each length")
@@ -169,6 +195,9 @@ def advice(options: argparse.Namespace) -> int:
             raise recipes.RecipeError("advise needs a running server: --server HOST:PORT")
 
         bench = bench_of(options, client)
+        model = bench.describe_model()
+        if options.manifest:
+            advise.check_manifest(options.manifest, model)
 
         def evaluate(sample: Corpus, rows: Sequence[recipes.Row]) -> list[dict]:
             return bench.measure("", sample, recipes.Recipes({row.name: row for row in rows}, loaded.baseline))["rows"]
@@ -176,7 +205,6 @@ def advice(options: argparse.Namespace) -> int:
         able = bench.able(list(loaded.rows.values()))
         baseline = loaded.rows[loaded.baseline]
         found = advise.advise(corpus, able, baseline, evaluate, options.objective, options.max_vectors, options.within, options.seed)
-        model = bench.describe_model()
     write_advice(found, corpus, loaded, model, options)
     return 0
 

@@ -21,7 +21,7 @@ from .recipes import RecipeError, Row
 from .store import write_whole
 
 OBJECTIVES = ("one-vector", "several-vectors")
-# On a sample with fewer documents than this, the ranking of recipes is no better than chance.
+# On a sample with fewer documents than this, or with queries for fewer, the ranking of recipes is no better than chance.
 FEWEST_DOCUMENTS = 12
 
 Evaluate = Callable[[Corpus, Sequence[Row]], list[dict]]
@@ -44,11 +44,11 @@ class Advice:
 
 
 def candidates(rows: Sequence[Row], objective: str, baseline: str) -> list[Row]:
-    """Returns the rows that fit the objective and that a server can run in one request, without the baseline."""
+    """Returns the rows that fit the objective and whose extension says by itself what a server does in one request, without the baseline."""
     if objective not in OBJECTIVES:
         raise RecipeError(f"objective is {objective!r}; it must be one of {', '.join(OBJECTIVES)}")
-    several = objective == "several-vectors"
-    fit = [row for row in rows if row.kind == "document" and row.name != baseline and _keeps_several(row) == several and _extension(row) is not None]
+    documents = [row for row in rows if row.kind == "document" and row.name != baseline]
+    fit = [row for row in documents if _objective(row) == objective and _extension(row) is not None]
     if not fit:
         raise RecipeError(f"none of the rows fits the objective {objective}")
     return fit
@@ -61,19 +61,24 @@ def advise(
     seconds per document.
 
     Recipes with more than `max_vectors` per document on average are dropped after the first round. Raises RecipeError if none is left."""
+    if baseline.kind == "sum" or baseline not in rows:
+        raise RecipeError(f"the baseline {baseline.name!r} {'is a sum' if baseline.kind == 'sum' else 'cannot be run by this model'}; name another one")
     alive = candidates(rows, objective, baseline.name)
     tried = len(alive)
     order = random.Random(seed).sample(range(len(corpus.documents)), len(corpus.documents))
     rounds = []
     for documents in sample_sizes(len(corpus.documents), tried):
-        sample = corpus if documents == len(corpus.documents) else corpus.subset(sorted(order[:documents]))
+        whole = documents == len(corpus.documents)
+        sample = corpus if whole else corpus.subset(sorted(order[:documents]))
+        if not whole and len(set(sample.answers())) < FEWEST_DOCUMENTS:
+            continue  # Most documents of the set are no query's answer.
         found = evaluate(sample, [baseline, *alive])
         named = {row["name"]: row for row in found}
         alive = [row for row in alive if named[row.name]["cost"]["vectors_per_document"] <= max_vectors]
         if not alive:
             raise RecipeError(f"every recipe keeps more than {max_vectors:g} vectors a document; the fewest are {min(_vectors(row) for row in found[1:]):g}")
         rounds.append({"documents": documents, "queries": len(sample.queries), "scores": {row["name"]: _metric(row, corpus) for row in found}})
-        if documents < len(corpus.documents):
+        if not whole:
             alive = survivors(alive, named, corpus)
     kept = [baseline.name, *(row.name for row in alive)]
     winner = cheapest_of_best(alive, named, corpus, within)
@@ -128,25 +133,35 @@ def evidence(advice: Advice, corpus: Corpus, baseline: str, date: str, model: di
         "vectors_per_document": f"{cost['vectors_per_document']:g}",
         "chosen_from": f"{advice.tried} recipes by successive halving on the same queries",
     }
-    return notes | _beside_the_extension(advice.winner) | ({"precision": model["precision"]} if model else {})
+    served = {key: model[key] for key in ("precision", "query_model") if key in model} if model else {}
+    return notes | _beside_the_extension(advice.winner) | served
 
 
 def _beside_the_extension(row: Row) -> dict[str, str]:
-    """Returns the part of this recipe that the client performs, which is not in the extension."""
+    """Returns the part of this recipe that is not in the extension: what the client performs, and the other options of the server."""
+    options = {f"{side}_options": json.dumps(rest, sort_keys=True) for side in ("document", "query") if (rest := _other_options(row, side))}
     scoring = ", ".join(f"{key} {str(row.body[key]).lower()}" for key in ("reduce", "queries", "center") if key in row.body)
     cut = {"documents_cut_to": f"{row.body['first']} tokens"} if "first" in row.body else {}
-    return cut | ({"scoring": scoring} if scoring else {})
+    return cut | options | ({"scoring": scoring} if scoring else {})
+
+
+def _other_options(row: Row, side: str) -> dict[str, Any]:
+    implied = ("extension", "output") if side == "document" else ()
+    return {key: value for key, value in (row.body.get(side) or {}).items() if key not in implied}
 
 
 def write_profile(path: Path, name: str, row: Row, notes: dict[str, str]) -> None:
     """Writes a configuration file for the server, with one profile and its evidence as comments."""
     import yaml
 
-    comments = "".join(f"# {key}: {value}\n" for key, value in notes.items())
+    comments = "".join(f"# {key}: {' '.join(value.split())}\n" for key, value in notes.items())
     profile = yaml.safe_dump({"profiles": {name: extension_of(row)}}, sort_keys=False, default_flow_style=None, width=1 << 20)
     write_whole(
         path,
-        f'# By longembed-bench advise. For the server\'s config; requests name it: {{"extension": {{"profile": "{name}"}}}}.\n{comments}{profile}'.encode(),
+        (
+            f'# By longembed-bench advise. For the server\'s config; requests name it: {{"extension": {{"profile": {json.dumps(name)}}}}}.\n'
+            f"{comments}{profile}"
+        ).encode(),
     )
 
 
@@ -156,10 +171,7 @@ def edit_manifest(folder: Path, row: Row, objective: str, notes: dict[str, str])
     Evidence for both objectives may be present. Each key is therefore prefixed with its objective."""
     import yaml
 
-    path = folder / "longembed-model.yaml" if folder.is_dir() else folder
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or "format_version" not in content:
-        raise RecipeError(f"{path} is not the longembed-model.yaml of a model: it has no format_version")
+    path, content = _manifest(folder)
     key, prefix = ("recommended_extension", "one_vector_") if objective == "one-vector" else ("recommended_multi_vector_extension", "several_vectors_")
     content[key] = json.dumps(extension_of(row))
     others = {name: value for name, value in (content.get("recommendation_evidence") or {}).items() if not name.startswith(prefix)}
@@ -169,16 +181,38 @@ def edit_manifest(folder: Path, row: Row, objective: str, notes: dict[str, str])
     return path
 
 
-def _keeps_several(row: Row) -> bool:
-    several = row.body.get("aggregate", "windows").split("(")[0] in ("windows", "groups")
-    return (recipes.keeps_windows(row) and several) or row.body["document"].get("output") == "SPAN_VECTORS"
+def check_manifest(folder: Path, model: dict) -> None:
+    """Refuses a manifest that is not of the measured model, by the hashes of its files."""
+    path, content = _manifest(folder)
+    listed, served = content.get("files") or {}, model["file_sha256"]
+    differing = sorted(name for name in listed.keys() | served.keys() if listed.get(name) != served.get(name))
+    if differing:
+        raise RecipeError(f"{path} is of another model than the served {model['name']}: {differing[0]} has another hash there")
+
+
+def _manifest(folder: Path) -> tuple[Path, dict]:
+    import yaml
+
+    path = folder / "longembed-model.yaml" if folder.is_dir() else folder
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise RecipeError(f"{path} is not the longembed-model.yaml of a model: it has no format_version")
+    return path, content
+
+
+def _objective(row: Row) -> str | None:
+    """Returns the objective that the row fits, or None. Sparse vectors, and those of spans and tokens, have no recommendation."""
+    if recipes.keeps_windows(row):
+        return "several-vectors" if str(row.body.get("aggregate", "windows")).split("(")[0] in ("windows", "groups") else "one-vector"
+    return "one-vector" if row.body["document"].get("output") in (None, "ONE_VECTOR") else None
 
 
 def _extension(row: Row) -> dict[str, Any] | None:
-    """Returns None if the server does not have such an aggregation."""
-    extension = row.body["document"].get("extension") or {}
-    extension = dict(json.loads(extension) if isinstance(extension, str) else extension)
-    wanted = row.body.get("aggregate", "windows")
+    """Returns None if the server has no such aggregation, or if the extension refers to another one, which may change."""
+    extension = recipes.extension_of(row)
+    if "recommended" in extension or "profile" in extension or (recipes.keeps_windows(row) and "windows" not in extension):
+        return None
+    wanted = str(row.body.get("aggregate", "windows"))
     if wanted == "windows" or not recipes.keeps_windows(row):
         return extension
     if wanted not in aggregate.SERVER_AGGREGATIONS:

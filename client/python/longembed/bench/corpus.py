@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ def read_folder(folder: Path | str, halves: Sequence[str] = (), name: str | None
     if not found or missing:
         raise CorpusError(f"{folder} has no {', '.join(missing) or 'HALF'}.docs.jsonl or .docs.jsonl.gz; it has the halves: {', '.join(found) or 'none'}")
     chosen = list(halves) or found
-    lines = {part: [line for half in chosen for line in _lines(_file(folder, half, part))] for part in PARTS}
+    lines = {part: [line for half in chosen for line in read_lines(_file(folder, half, part))] for part in PARTS}
     return build(name or folder.resolve().name, lines["docs"], lines["queries"], lines["qrels"], source={"halves": chosen})
 
 
@@ -96,18 +97,13 @@ def build(name: str, docs: Iterable[Line], queries: Iterable[Line], qrels: Itera
     texts = _texts(asked)
     evidence = {line.text("id"): line.ranges("evidence") for line in asked}
     numbers = {doc: number for number, doc in enumerate(documents)}
-    grades: dict[str, dict[int, float]] = {query: {} for query in texts}
-    for line in qrels:
-        query, doc, relevance = line.text("query"), line.text("doc"), line.number("relevance")
-        if query not in grades:
-            raise line.error(f'"query" names "{query}", which no line of the queries has as its id')
-        if doc not in numbers:
-            raise line.error(f'"doc" names "{doc}", which no line of the documents has as its id')
-        if relevance > 0:
-            grades[query][numbers[doc]] = relevance
+    grades = _grades(qrels, texts, numbers)
     for query, relevant in grades.items():
         if not relevant:
             raise CorpusError(f'{name}: the query "{query}" has no relevant document in the qrels')
+    lengths = [len(text) for text in documents.values()]
+    for line in asked:
+        _check_evidence(line, evidence[line.text("id")], lengths[next(iter(grades[line.text("id")]))])
     if not documents or not grades:
         raise CorpusError(f"{name}: a set needs documents and queries; it has {len(documents)} and {len(grades)}")
     return Corpus(
@@ -121,6 +117,27 @@ def build(name: str, docs: Iterable[Line], queries: Iterable[Line], qrels: Itera
         metric=metric,
         source=source or {},
     )
+
+
+def _grades(qrels: Iterable[Line], queries: dict[str, str], numbers: dict[str, int]) -> dict[str, dict[int, float]]:
+    """Returns {query: {document number: grade above 0}}. A judgment may occur again, but not with another grade."""
+    judged: dict[str, dict[int, float]] = {query: {} for query in queries}
+    for line in qrels:
+        query, doc, relevance = line.text("query"), line.text("doc"), line.grade()
+        if query not in judged:
+            raise line.error(f'"query" names "{query}", which no line of the queries has as its id')
+        if doc not in numbers:
+            raise line.error(f'"doc" names "{doc}", which no line of the documents has as its id')
+        before = judged[query].setdefault(numbers[doc], relevance)
+        if before != relevance:
+            raise line.error(f'"relevance" of document "{doc}" for query "{query}" is {relevance:g}, and {before:g} in an earlier line')
+    return {query: {doc: grade for doc, grade in grades.items() if grade > 0} for query, grades in judged.items()}
+
+
+def _check_evidence(line: Line, ranges: Sequence[tuple[int, int]], characters: int) -> None:
+    for start, end in ranges:
+        if end > characters:
+            raise line.error(f'"evidence" has [{start}, {end}]; the first relevant document has {characters} code points')
 
 
 @dataclass(frozen=True)
@@ -137,12 +154,23 @@ class Line:
         value = self.values.get(key)
         if not isinstance(value, str) or not value:
             raise self.error(f'"{key}" must be a string that is not empty; it is {json.dumps(value)}')
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise self.error(f'"{key}" has the lone surrogate U+{ord(value[error.start]):04X} at character {error.start}') from None
         return value
 
+    def grade(self) -> float:
+        """Returns the relevance of a judgment. It is 1 if the line has a query and a document alone."""
+        others = sorted(set(self.values) - {"query", "doc"})
+        if "relevance" not in others and others:
+            raise self.error(f'"relevance" is missing; the line has {", ".join(json.dumps(key) for key in others)} instead')
+        return self.number("relevance") if others else 1.0
+
     def number(self, key: str) -> float:
-        value = self.values.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(f'"{key}" must be a number; it is {json.dumps(value)}')
+        value = self.values.get(key)
+        if type(value) not in (int, float) or not abs(value) <= 1e9:  # Also not NaN.
+            raise self.error(f'"{key}" must be a number from -1e9 to 1e9; it is {json.dumps(value)[:80]}')
         return float(value)
 
     def ranges(self, key: str) -> tuple[tuple[int, int], ...]:
@@ -179,20 +207,21 @@ def _file(folder: Path, half: str, part: str) -> Path:
     return found[0]
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[Line]:
+    """Reads a file of JSON lines, gzipped if its name ends in .gz. Raises CorpusError with the number of a broken line."""
     opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
     with opened as file:
         try:
             for number, text in enumerate(file, start=1):
                 yield parse(text, f"{path.name}, line {number}")
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise CorpusError(f"{path.name} cannot be read: {error}") from error
 
 
 def parse(text: str, where: str) -> Line:
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # Also a number with thousands of digits.
         raise CorpusError(f"{where}: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise CorpusError(f"{where}: a line must be a JSON object; it is {type(values).__name__}")

@@ -129,9 +129,9 @@ def position_bias(values: np.ndarray, third: np.ndarray, bootstrap: Bootstrap) -
 
 def _psi(means: np.ndarray) -> np.ndarray | float:
     """Computes PSI from means [thirds] or [thirds, draws]. If all are zero the result is 1: finding nothing anywhere must not count as free of
-    bias."""
+    bias. A draw without any query of a third has no PSI, and remains NaN."""
     greatest = means.max(axis=0)
-    return 1 - np.divide(means.min(axis=0), greatest, out=np.zeros_like(greatest), where=greatest > 0)
+    return 1 - np.divide(means.min(axis=0), greatest, out=np.zeros_like(greatest), where=greatest != 0)
 
 
 def length_slices(characters: Sequence[int], count: int = 4) -> list[tuple[int, int]]:

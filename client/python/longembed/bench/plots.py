@@ -23,6 +23,7 @@ SHADES = ("#B8C4CE", "#6E8CA8", "#0B3C5D")  # First, middle and last third of th
 HEAT = "YlGnBu"
 INK, FAINT = "#22303C", "#D8DEE4"
 HALO = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+COSTS = {"seconds of embedding a document": "seconds_per_document", "vectors a document": "vectors_per_document"}
 STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
@@ -50,16 +51,14 @@ def all_of(result: dict, folder: Path) -> list[Path]:
     """Draws all pictures for which a result has figures."""
     files = []
     if len(result["slices"]) > 1:
-        return [_saved(heatmap([result]), folder / "heatmap.png")]
-    if len(result["slices"][0]["rows"]) > 1:
+        return [_saved(heatmap([result]), folder / "heatmap.png")] if _ran(result) else []
+    if len(result["slices"][0]["rows"]) > 1 and _costs(result):
         files.append(_saved(cost(result), folder / "quality-cost.png"))
     if _compared(result):
         files.append(_saved(gains([result]), folder / "gains.png"))
-    if any("position" in row for row in _listed(result)):
+    if _positioned(result):
         files.append(_saved(position(result), folder / "position.png"))
-    for name in _grid_names(result):
-        files.append(_saved(grid(result, name), folder / f"grid-{_slug(name)}.png"))
-    return files
+    return files + _grid_files(result, folder)
 
 
 def picture(name: str, results: Sequence[dict], path: Path) -> list[Path]:
@@ -68,20 +67,38 @@ def picture(name: str, results: Sequence[dict], path: Path) -> list[Path]:
     lengths = {len(result["slices"]) > 1 for result in results}
     if lengths != {name == "heatmap"}:
         raise ValueError(f"{name} is drawn from results {'by length (passkey, needle)' if name == 'heatmap' else 'of sets, not of lengths'}")
+    for result in results:
+        _check_figures(name, result)
     if name in ("heatmap", "gains"):
         return [_saved({"heatmap": heatmap, "gains": gains}[name](results), path)]
     if len(results) > 1:
         raise ValueError(f"{name} takes one result; {len(results)} were given")
     if name == "grids":
-        return [_saved(grid(results[0], figure), path / f"grid-{_slug(figure)}.png") for figure in _grid_names(results[0])]
+        return _grid_files(results[0], path)
     return [_saved({"cost": cost, "position": position}[name](results[0]), path)]
 
 
+def _grid_files(result: dict, folder: Path) -> list[Path]:
+    """Draws every grid into a file of its own. Grids whose names differ only in marks get numbers."""
+    files: dict[str, str] = {}
+    for name in _grid_names(result):
+        slug = _slug(name)
+        files[name] = slug if slug not in files.values() else f"{slug}-{len(files) + 1}"
+    return [_saved(grid(result, name), folder / f"grid-{slug}.png") for name, slug in files.items()]
+
+
+def _check_figures(name: str, result: dict) -> None:
+    figures = {"heatmap": _ran, "gains": _compared, "cost": _costs, "position": _positioned, "grids": _grid_names}
+    if not figures[name](result):
+        raise ValueError(f"{name} cannot be drawn: the result of {_title(result)} has no figures for it")
+
+
 def heatmap(results: Sequence[dict]) -> Figure:
-    """Draws accuracy by method and nominal length (the paper's figure 1b). Each result has its own block, one below the other."""
+    """Draws accuracy by method and nominal length (the paper's figure 1b). Each result has its own block, one below the other. All blocks have the
+    lengths of all results."""
     blocks = [(result, _by_length(result)) for result in results]
     heights = [len(rows) for _, (rows, _) in blocks]
-    lengths = max((list(columns) for _, (_, columns) in blocks), key=len)
+    lengths = sorted({length for _, (_, columns) in blocks for length in columns}, key=int)
     with matplotlib.rc_context(STYLE):
         size = (3.3 + 0.72 * len(lengths), 1.1 + 0.36 * sum(heights) + 0.75 * len(blocks))
         figure, axes = pyplot.subplots(len(blocks), 1, figsize=size, squeeze=False, height_ratios=heights, layout="constrained")
@@ -130,10 +147,10 @@ def cost(result: dict) -> Figure:
 
     On these lines, only points that no simpler kind beats have names."""
     rows = result["slices"][0]["rows"]
-    panels = {"seconds of embedding a document": "seconds_per_document", "vectors a document": "vectors_per_document"}
+    panels = _costs(result)
     with matplotlib.rc_context(STYLE):
-        figure, axes = pyplot.subplots(1, 2, figsize=(12.5, 6), sharey=True, layout="constrained")
-        for axis, (label, key) in zip(axes, panels.items()):
+        figure, axes = pyplot.subplots(1, len(panels), figsize=(0.5 + 6 * len(panels), 6), squeeze=False, sharey=True, layout="constrained")
+        for axis, (label, key) in zip(axes[0], panels.items()):
             named: list[tuple[tuple[float, float], str]] = []
             simpler: list[tuple[float, float]] = []
             for kind, color in KINDS.items():
@@ -145,8 +162,8 @@ def cost(result: dict) -> Figure:
             _without(axis, max((row for row in rows if not row["cost"][key]), key=lambda row: _percent(result, row), default=None), result)
             _log_axis(axis, label, min(row["cost"][key] for row in rows if row["cost"][key]))
             _labels(figure, axis, named)
-        axes[0].set_ylabel(f"{_metric_label(result['metric'])}, %")
-        axes[0].set_title(_title(result, "quality and cost"))
+        axes[0, 0].set_ylabel(f"{_metric_label(result['metric'])}, %")
+        axes[0, 0].set_title(_title(result, "quality and cost"))
         _kinds_legend(figure, {_kind(result, row) for row in rows})
     return figure
 
@@ -185,7 +202,7 @@ def _log_axis(axis, label: str, least: float) -> None:
 
 def position(result: dict) -> Figure:
     """Draws the metric by the third of the document that holds the evidence (first, middle, last), and PSI next to it."""
-    rows = [row for row in _listed(result) if "position" in row][::-1]
+    rows = _positioned(result)[::-1]
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(11.5, 1.7 + 0.31 * len(rows)), sharey=True, width_ratios=(3, 1), layout="constrained")
         for place, row in enumerate(rows):
@@ -212,21 +229,22 @@ def position(result: dict) -> Figure:
 
 
 def grid(result: dict, name: str) -> Figure:
-    """Draws one ablation grid: the first axis across, the second down, and a panel for each value of the third. Each cell shows the metric, and
-    the vectors per document below it."""
+    """Draws one ablation grid: the first axis across, the second down, and a panel for each combination of the others. Each cell shows the metric,
+    and the vectors per document below it."""
     cells = {row["name"]: row for row in result["slices"][0]["rows"]}
     placed = {row: recipe["grid"] for row, recipe in result["recipes"].items() if recipe.get("grid", {}).get("figure") == name and row in cells}
-    axes_of = [key for key in next(iter(placed.values())) if key != "figure"]
-    x, y = axes_of[0], axes_of[1]
-    panels = list(dict.fromkeys(str(place.get(axes_of[2])) for place in placed.values())) if len(axes_of) > 2 else [""]
-    columns, lines = (list(dict.fromkeys(place[key] for place in placed.values())) for key in (x, y))
+    x, *others = (key for key in next(iter(placed.values())) if key != "figure")
+    y, apart = (others[0] if others else ""), others[1:]
+    panel = {row: ", ".join(str(place.get(key)) for key in apart) for row, place in placed.items()}
+    panels = list(dict.fromkeys(panel.values()))
+    columns, lines = (list(dict.fromkeys(place.get(key, "") for place in placed.values())) for key in (x, y))
     shape = (len(panels), len(lines), len(columns))
     values, vectors, speeds = (np.full(shape, np.nan) for _ in range(3))
     for row, place in placed.items():
-        at = (panels.index(str(place.get(axes_of[2]))) if len(axes_of) > 2 else 0, lines.index(place[y]), columns.index(place[x]))
+        at = (panels.index(panel[row]), lines.index(place.get(y, "")), columns.index(place[x]))
         values[at] = 100 * cells[row]["metrics"][result["metric"]]["value"]
         vectors[at], speeds[at] = cells[row]["cost"]["vectors_per_document"], cells[row]["cost"]["tokens_per_second"] or np.nan
-    return _grid_figure(result, name, (x, y, axes_of[2] if len(axes_of) > 2 else ""), (columns, lines, panels), values, vectors, speeds)
+    return _grid_figure(result, name, (x, y, ", ".join(apart)), (columns, lines, panels), values, vectors, speeds)
 
 
 def _grid_figure(
@@ -335,6 +353,20 @@ def _compared(result: dict) -> list[dict]:
     return [row for row in _listed(result) if row["name"] != result["baseline"] and "difference" in row]
 
 
+def _ran(result: dict) -> bool:
+    """Returns whether any row was run, not skipped, at any length."""
+    return any(one["rows"] for one in result["slices"])
+
+
+def _positioned(result: dict) -> list[dict]:
+    return [row for row in _listed(result) if "position" in row]
+
+
+def _costs(result: dict) -> dict[str, str]:
+    """Returns the costs, label and key, that a row has. Rows of BM25 alone keep no vectors."""
+    return {label: key for label, key in COSTS.items() if any(row["cost"][key] for row in result["slices"][0]["rows"])}
+
+
 def _by_length(result: dict) -> tuple[dict[str, dict[str, float]], list[str]]:
     rows: dict[str, dict[str, float]] = {}
     for one in result["slices"]:
@@ -385,7 +417,7 @@ def _display_text(tick: object) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return re.sub(r"[\W_]+", "-", name.lower()).strip("-")
 
 
 def _saved(figure: Figure, path: Path) -> Path:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from google.protobuf import json_format
 
 from longembed import Options, maxsim
 
@@ -23,14 +26,37 @@ KEYS = {
     "openai": {"openai", *COMMON},
     "sentence_transformers": {"sentence_transformers", *COMMON},
 }
-BM25_KEYS = {"words", "k1", "b", "language"}
-OPENAI_KEYS = {"url", "model", "key_env", "query_prompt", "document_prompt", "dimensions", "batch", "timeout"}
-SENTENCE_TRANSFORMERS_KEYS = {"path", "query_prompt", "document_prompt", "device", "max_seq_length", "batch"}
 PROMPTING = ("prompt_name", "input_type", "prompt")
 
 
 class RecipeError(ValueError):
     """A recipe is invalid. The message names row and key."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values that a key takes, in words and as a test."""
+
+    words: str
+    fit: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+WHOLE = Values("a whole number from 1", lambda value: type(value) is int and value >= 1)
+WHOLE_OR_NONE = Values("a whole number from 1, or null", lambda value: value is None or WHOLE.fit(value))
+FROM_ZERO = Values("a number from 0", lambda value: _is_number(value) and value >= 0)
+ABOVE_ZERO = Values("a number above 0", lambda value: _is_number(value) and value > 0)
+SHARE = Values("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+STRING = Values("a string", lambda value: isinstance(value, str))
+NAME = Values("a string that is not empty", lambda value: isinstance(value, str) and value != "")
+NAME_OR_NONE = Values("a string that is not empty, or null", lambda value: value is None or NAME.fit(value))
+PROMPTS = {"query_prompt": STRING, "document_prompt": STRING}
+BM25_VALUES = {"words": WHOLE_OR_NONE, "k1": FROM_ZERO, "b": SHARE, "language": NAME}
+OPENAI_VALUES = {"url": NAME, "model": NAME, "key_env": NAME, **PROMPTS, "dimensions": WHOLE_OR_NONE, "batch": WHOLE, "timeout": ABOVE_ZERO}
+SENTENCE_TRANSFORMERS_VALUES = {"path": NAME, **PROMPTS, "device": NAME_OR_NONE, "max_seq_length": WHOLE_OR_NONE, "batch": WHOLE}
 
 
 @dataclass(frozen=True)
@@ -78,16 +104,32 @@ def load(source: str | Path) -> Recipes:
     """Loads a file, or a preset of this package by its name."""
     import yaml
 
-    path = Path(source)
     preset = resources.files(__package__) / f"presets/{source}.yaml"
     try:
-        text = (path if path.suffix else preset).read_text(encoding="utf-8")
-    except OSError as error:
+        text = (preset if source in presets() else Path(source)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{source} is neither a file of recipes nor one of the presets {', '.join(presets())}: {error}") from error
     try:
+        _refuse_repeated_keys(yaml.compose(text, yaml.SafeLoader), str(source))
         return parse(yaml.safe_load(text), str(source))
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}: not YAML: {error}") from error
+
+
+def _refuse_repeated_keys(node: Any, where: str) -> None:
+    """Refuses a mapping with two equal keys, of which YAML's loader would drop the first. `node` is of yaml.compose, or None for an empty file."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(item, where)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise RecipeError(f"{where}, line {key.start_mark.line + 1}: the key {key.value!r} occurs twice")
+            seen |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
+            _refuse_repeated_keys(value, where)
 
 
 def presets() -> list[str]:
@@ -124,14 +166,27 @@ def document_options(row: Row, model: Any) -> Options:
     return Options(**given)
 
 
-def query_options(row: Row, model: Any, query_model: str | None = None) -> Options:
-    """Returns the row's options for queries. If the row names no prompt, the model's QUERY prompt is used. A query beyond the trained window is
-    cut into windows.
+def model_of(row: Row) -> str | None:
+    """Returns the model that the row names for its documents. None: the client's."""
+    return row.body["document"].get("model")
+
+
+def query_model_of(row: Row, query_model: str | None = None) -> str | None:
+    """Returns the model of the row's queries: the one that it names for them, or for its documents, or else `query_model`. None: the client's.
 
     query_model: another model of the server with the same weights in another precision, for rows that name no model."""
+    return (row.body.get("query") or {}).get("model") or model_of(row) or query_model
+
+
+def query_options(row: Row, model: Any, query_model: str | None = None) -> Options:
+    """Returns the row's options for queries. `model` describes query_model_of(row, query_model). If the row names no prompt, the model's QUERY
+    prompt is used. A query beyond the trained window is cut into windows. If the row names no dimensions for queries, those of its documents are
+    used."""
     given = _with_prompt(dict(row.body.get("query") or {}), "QUERY", model)
-    if query_model and "model" not in given:
-        given["model"] = query_model
+    if name := query_model_of(row, query_model):
+        given["model"] = name
+    if "dimensions" not in given:
+        given |= {key: value for key, value in row.body["document"].items() if key in ("dimensions", "force_dimensions")}
     if "extension" not in given and "truncate" not in given:
         given["extension"] = {"windows": {}}
     return Options(**given)
@@ -141,10 +196,16 @@ def keeps_windows(row: Row) -> bool:
     return row.kind == "document" and ("aggregate" in row.body or row.body["document"].get("output") == "WINDOW_VECTORS")
 
 
+def extension_of(row: Row) -> dict[str, Any]:
+    """Returns the extension of the row's documents by the names of the proto, whether it is written as a mapping or as JSON, in snake_case or in
+    camelCase. {} if it has none."""
+    extension = Options(extension=row.body["document"].get("extension")).message().extension
+    return json_format.MessageToDict(extension, preserving_proto_field_name=True)
+
+
 def methods(row: Row) -> set[str]:
     """Returns the fields of Extension that the model must support for this row."""
-    extension = row.body["document"].get("extension") if row.kind == "document" else None
-    return set(extension) - {"when", "recommended", "profile"} if isinstance(extension, dict) else set()
+    return set(extension_of(row)) - {"when", "recommended", "profile"} if row.kind == "document" else set()
 
 
 def _with_prompt(given: dict, input_type: str, model: Any) -> dict:
@@ -178,14 +239,14 @@ def _row(name: str, body: dict, grid: dict, where: str) -> Row:
         maxsim.reduction(str(body.get("reduce", "max")))
     except ValueError as error:
         raise RecipeError(f"{where}: reduce: {error}") from error
-    return Row(name, kind, body, {**(body.get("grid") or {}), **grid})
+    return Row(name, kind, body, {**_mapping(body.get("grid", {}), f"{where}: grid"), **grid})
 
 
 def _check_document(body: dict, where: str) -> None:
     for side in ("document", "query"):
         if side in body:
             known = {option.name for option in fields(Options)} - {"priority"}
-            given = _mapping(body[side] or {}, f"{where}: {side}", known)
+            given = _mapping(_or_empty(body[side]), f"{where}: {side}", known)
             try:
                 Options(**given).message()
             except (TypeError, ValueError) as error:
@@ -203,30 +264,38 @@ def _check_document(body: dict, where: str) -> None:
 
 
 def _check_bm25(body: dict, where: str) -> None:
-    body["bm25"] = _mapping(body["bm25"] or {}, f"{where}: bm25", BM25_KEYS)
+    body["bm25"] = _checked_values(_or_empty(body["bm25"]), f"{where}: bm25", BM25_VALUES)
 
 
 def _check_sum(body: dict, where: str) -> None:
     parts, weights = body["sum"], body.get("weights")
     if not isinstance(parts, list) or len(parts) < 2:
         raise RecipeError(f"{where}: sum must list two rows or more; it is {parts!r}")
-    if weights is not None and (not isinstance(weights, list) or len(weights) != len(parts)):
+    if weights is not None and (not isinstance(weights, list) or len(weights) != len(parts) or not all(map(_is_number, weights))):
         raise RecipeError(f"{where}: weights must be a list of {len(parts)} numbers, one for each row in sum; it is {weights!r}")
 
 
 def _check_openai(body: dict, where: str) -> None:
-    _check_required(_mapping(body["openai"], f"{where}: openai", OPENAI_KEYS), ("url", "model"), f"{where}: openai")
+    _check_required(_checked_values(body["openai"], f"{where}: openai", OPENAI_VALUES), ("url", "model"), f"{where}: openai")
 
 
 def _check_sentence_transformers(body: dict, where: str) -> None:
-    given = _mapping(body["sentence_transformers"], f"{where}: sentence_transformers", SENTENCE_TRANSFORMERS_KEYS)
+    given = _checked_values(body["sentence_transformers"], f"{where}: sentence_transformers", SENTENCE_TRANSFORMERS_VALUES)
     _check_required(given, ("path",), f"{where}: sentence_transformers")
 
 
 def _check_required(given: dict, keys: tuple[str, ...], where: str) -> None:
     for key in keys:
-        if not isinstance(given.get(key), str) or not given[key]:
+        if key not in given:
             raise RecipeError(f"{where}: {key} must be given")
+
+
+def _checked_values(value: Any, where: str, known: dict[str, Values]) -> dict:
+    given = _mapping(value, where, set(known))
+    for key, one in given.items():
+        if not known[key].fit(one):
+            raise RecipeError(f"{where}: {key} is {one!r}; it must be {known[key].words}")
+    return given
 
 
 def _check_sums(rows: dict[str, Row], where: str) -> None:
@@ -236,6 +305,11 @@ def _check_sums(rows: dict[str, Row], where: str) -> None:
             if part not in seen:
                 raise RecipeError(f"{where}: row {name!r} is a sum with {part!r}, which is not a row before it")
         seen.add(name)
+
+
+def _or_empty(value: Any) -> Any:
+    """YAML reads a key without a value as None."""
+    return {} if value is None else value
 
 
 def _mapping(value: Any, where: str, known: set[str] | None = None) -> dict:

@@ -26,7 +26,12 @@ def combined(results: Sequence[dict]) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Formats a table. Numbers are right-aligned."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_escaped, line))} |\n" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    """Returns the text of a cell. A bar in it, as in a row's name, would end the cell."""
+    return cell.replace("|", "\\|")
 
 
 def _one_slice(result: dict, one: dict) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from longembed import Client
+from longembed import Client, LongEmbedError
 
 from . import metrics, recipes
 from .corpus import Corpus
+from .embedders import EmbedderError
 from .recipes import Recipes, Row
 from .store import Store, write_whole
 from .systems import Bars, Scorer, no_bars
@@ -51,8 +53,9 @@ class Bench:
 
     def run(self, task: Task, chosen: Recipes) -> dict:
         """Returns the result. It lists, with a reason, the rows that the model cannot run or that are not run at a length."""
+        model = self.describe_model()
         slices = [self.measure(name, corpus, chosen) for name, corpus in task.slices.items()]
-        return gather(task.name, task.metric, chosen, self.describe_model(), slices, self.seed)
+        return gather(task.name, task.metric, chosen, model, slices, self.seed)
 
     def measure(self, name: str, corpus: Corpus, chosen: Recipes) -> dict:
         """Returns the figures of one set: {"name", "corpus", "rows", "skipped"}."""
@@ -65,8 +68,9 @@ class Bench:
                 skipped[row.name] = reason
                 continue
             started = time.monotonic()
-            scored = scorer.score(row)
-            values[row.name], costs[row.name] = metrics.per_query(scored.scores, corpus.relevant), scored.cost.describe()
+            with _about(row):
+                scored = scorer.score(row)
+                values[row.name], costs[row.name] = metrics.per_query(scored.scores, corpus.relevant), scored.cost.describe()
             estimate = bootstrap.estimate(values[row.name][corpus.metric])
             figure = f"{corpus.metric} {estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
             self.say(f"{corpus.name} {name:6} {row.name:44} {figure}  {time.monotonic() - started:.1f} s")
@@ -90,10 +94,21 @@ class Bench:
         if row.longest and length.isdigit() and int(length) > row.longest:
             return f"run up to {row.longest} tokens only"
         if row.kind == "document" and self.client is not None:
-            missing = sorted(recipes.methods(row) - set(self.client.model().methods))
+            missing = sorted(recipes.methods(row) - set(self.client.model(recipes.model_of(row)).methods))
             if missing:
                 return f"the model has no {', '.join(missing)}"
         return None
+
+
+@contextmanager
+def _about(row: Row) -> Iterator[None]:
+    """Names the row in errors."""
+    try:
+        yield
+    except LongEmbedError as error:
+        raise error.about(f"row {row.name!r}") from error
+    except (EmbedderError, ValueError) as error:
+        raise recipes.RecipeError(f"row {row.name!r}: {error}") from error
 
 
 def gather(task: str, metric: str, chosen: Recipes, model: dict | None, slices: list[dict], seed: int) -> dict:
@@ -121,9 +136,13 @@ def save(result: dict, folder: Path) -> Path:
 
 def load(path: Path) -> dict:
     path = path / "results.json" if path.is_dir() else path
-    result = json.loads(path.read_text(encoding="utf-8"))
-    if result.get("format") != FORMAT:
-        raise ValueError(f"{path}: format is {result.get('format')!r}; this version reads {FORMAT}")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    found = result.get("format") if isinstance(result, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path}: format is {found!r}; this version reads {FORMAT}")
     return result
 
 

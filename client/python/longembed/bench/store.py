@@ -14,15 +14,21 @@ import os
 import tempfile
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 
 # A piece is written after this many seconds. An interrupted run loses at most this much work.
 SECONDS_A_PIECE = 20.0
+
+
+class StoreError(ValueError):
+    """A stored piece cannot be read, or vectors cannot be stored. The message names the file, or the text and its vectors."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ class _KeyFolder:
         self.found: dict[str, _Kept] = {}
         for piece in sorted(folder.glob("*.npz")):
             self.found.update(_read(piece))
+        self.dimensions = next((kept.vectors.values.shape[1] for kept in self.found.values()), None)
         if not (folder / "about.json").exists():
             write_whole(folder / "about.json", json.dumps(about, indent=1, sort_keys=True).encode())
 
@@ -106,6 +113,7 @@ class _KeyFolder:
         started = time.monotonic()
         try:
             for number, vectors in embedder.embed(list(texts.values())):
+                self._check(vectors, texts[names[number]])
                 ready[names[number]] = vectors
                 if bar:
                     bar.update(1)
@@ -114,6 +122,18 @@ class _KeyFolder:
                     ready, started = {}, time.monotonic()
         finally:
             self._write(ready, time.monotonic() - started)
+
+    def _check(self, vectors: Vectors, text: str) -> None:
+        """Refuses vectors that must not be stored, since every later run would read them."""
+        about = f"the vector of the text {excerpt(text)}"
+        if not len(vectors.values) or not np.isfinite(vectors.values).all():
+            raise StoreError(f"{about} has a component that is no finite number" if len(vectors.values) else f"{about} is missing")
+        self.dimensions = self.dimensions or vectors.values.shape[1]
+        if vectors.values.shape[1] != self.dimensions:
+            raise StoreError(
+                f"{about} has {vectors.values.shape[1]} dimensions, and others in {self.folder} have {self.dimensions}: "
+                f"the model there has changed; remove the folder"
+            )
 
     def _write(self, ready: dict[str, Vectors], seconds: float) -> None:
         """Writes a piece. `seconds` is distributed over the texts by their tokens."""
@@ -130,21 +150,28 @@ class _KeyFolder:
             "seconds": seconds * tokens / max(1, tokens.sum()),
         }
         piece = self.folder / f"{uuid.uuid4().hex}.npz"
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as scratch:
+        with _scratch(piece, ".part") as scratch:
             np.savez(scratch, **arrays)
-        os.replace(scratch.name, piece)
         self.found.update(_read(piece))
 
 
 def _read(piece: Path) -> dict[str, _Kept]:
-    with np.load(piece) as arrays:
-        names, values, lengths, counts = (arrays[name] for name in ("names", "values", "lengths", "counts"))
-        tokens, truncated, seconds = (arrays[name] for name in ("tokens", "truncated", "seconds"))
+    try:
+        with np.load(piece) as arrays:
+            names, values, lengths, counts = (arrays[name] for name in ("names", "values", "lengths", "counts"))
+            tokens, truncated, seconds = (arrays[name] for name in ("tokens", "truncated", "seconds"))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise StoreError(f"{piece} is damaged ({error}); remove it, and its texts are embedded again") from error
     ends = np.cumsum(counts)
     return {
         str(name): _Kept(Vectors(values[end - count : end], lengths[end - count : end], int(tokens[i]), int(truncated[i])), float(seconds[i]))
         for i, (name, count, end) in enumerate(zip(names, counts, ends))
     }
+
+
+def excerpt(text: str) -> str:
+    """Returns the beginning of a text, for messages."""
+    return repr(text) if len(text) <= 40 else f"{text[:40]!r}..."
 
 
 def key_of(about: dict) -> str:
@@ -154,7 +181,19 @@ def key_of(about: dict) -> str:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file atomically: a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as scratch:
+    with _scratch(path) as scratch:
         scratch.write(content)
-    os.chmod(scratch.name, 0o644)
-    os.replace(scratch.name, path)
+        os.chmod(scratch.name, 0o644)
+
+
+@contextmanager
+def _scratch(path: Path, suffix: str = "") -> Iterator[IO[bytes]]:
+    """Opens a file that becomes `path` at the end, or is removed if an error, such as a full disk, stops its writing."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=suffix, delete=False) as scratch:
+        try:
+            yield scratch
+            scratch.flush()
+            os.replace(scratch.name, path)
+        except BaseException:
+            os.unlink(scratch.name)
+            raise

@@ -5,6 +5,7 @@ haystack. Queries ask for 50 of the 100. LongEmbed's seeds are not published. To
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from importlib import resources
@@ -35,7 +36,10 @@ def passkey(length: int, seed: int = 0) -> Corpus:
 def needle(length: int, seed: int = 0, text: Path | None = None) -> Corpus:
     """Returns the same with made-up facts in prose. The prose is that of the file `text`, repeated if it is too short, or the first chapters of
     Persuasion (Jane Austen, 1818)."""
-    prose = (Path(text) if text else resources.files(__package__) / "data/persuasion.txt").read_text(encoding="utf-8")
+    try:
+        prose = (Path(text) if text else resources.files(__package__) / "data/persuasion.txt").read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"the haystack {text} is not UTF-8: {error}") from error
     words = prose.split()
     if not words:
         raise CorpusError(f"the haystack {text} has no words")
@@ -79,7 +83,7 @@ def boundaries(haystack: str) -> list[int]:
 def _words(length: int) -> int:
     words = int(length * WORDS_PER_TOKEN)
     if words <= PASSKEY_WORDS:
-        raise CorpusError(f"length is {length}; a document needs more than {PASSKEY_WORDS / WORDS_PER_TOKEN:.0f} tokens")
+        raise CorpusError(f"length is {length}; a document needs at least {math.ceil((PASSKEY_WORDS + 1) / WORDS_PER_TOKEN)} tokens")
     return words
 
 

@@ -71,16 +71,16 @@ class Scorer:
     def __init__(self, client: Client | None, store: Store, corpus: Corpus, bars: Bars = no_bars, query_model: str | None = None):
         self.client, self.store, self.corpus, self.bars, self.query_model = client, store, corpus, bars, query_model
         self.done: dict[str, Scored] = {}
-        self._model: Any = None
-        self._cut: dict[tuple[int, str], list[str]] = {}
+        self._models: dict[str | None, Any] = {}
+        self._cut: dict[tuple[int, str, str | None], list[str]] = {}
 
-    @property
-    def model(self) -> Any:
-        if self._model is None:
+    def model(self, name: str | None) -> Any:
+        """Describes a model of the server. None: the client's."""
+        if name not in self._models:
             if self.client is None:
                 raise recipes.RecipeError("a row with document needs a running server: --server HOST:PORT")
-            self._model = self.client.model()
-        return self._model
+            self._models[name] = self.client.model(name)
+        return self._models[name]
 
     def score(self, row: Row) -> Scored:
         """Returns [queries, documents]. For a sum, the rows that it names must have been scored before."""
@@ -90,15 +90,17 @@ class Scorer:
         return self.done[row.name]
 
     def _document(self, row: Row) -> Scored:
-        options = recipes.document_options(row, self.model)
+        model = self.model(recipes.model_of(row))
+        options = recipes.document_options(row, model)
         embedder = ServerEmbedder(self.client, options)
         texts: Sequence[str] = self.corpus.documents
         if "first" in row.body:
-            texts = self._first(row.body["first"], embedder.describe()["prompt"])
-        width = self.model.dimensions if options.dimensions is None else options.dimensions
+            texts = self._first(row, embedder.describe()["prompt"])
+        width = model.dimensions if options.dimensions is None else options.dimensions
         size = width * BYTES[options.encoding] + (4 if options.encoding == "INT8" else 0)
         combine = aggregates.parse(str(row.body.get("aggregate", "windows"))) if recipes.keeps_windows(row) else None
-        queries = ServerEmbedder(self.client, recipes.query_options(row, self.model, self.query_model))
+        asking = self.model(recipes.query_model_of(row, self.query_model))
+        queries = ServerEmbedder(self.client, recipes.query_options(row, asking, self.query_model))
         return self._vectors(row, embedder, texts, queries, combine, size)
 
     def _openai(self, row: Row) -> Scored:
@@ -153,9 +155,9 @@ class Scorer:
         reduce = maxsim.reduction(str(row.body.get("reduce", "max")))
         if not row.body.get("center"):
             return maxsim.score(queries, documents, reduce)
-        fold = np.array(self.corpus.answers()) % 2
+        fold = np.unique(self.corpus.answers(), return_inverse=True)[1] % 2  # Every second document that answers a query.
         if len(set(fold)) < 2:
-            raise recipes.RecipeError(f"row {row.name!r}: center needs queries of two documents at least")
+            raise recipes.RecipeError("center needs queries of two documents at least")
         documents = documents.centered(documents.mean())
         scores = np.zeros((len(queries), len(documents)), np.float32)
         for one in (0, 1):
@@ -167,13 +169,15 @@ class Scorer:
         pieces, offsets = query_pieces(self.corpus.queries, row.body.get("queries") == "sentences")
         found = self._embed(f"{row.name}: queries", embedder, pieces)
         values = np.concatenate([one.values for one in found.vectors])
-        return maxsim.MultiVectors(aggregates.normalized(values) if normalize else values, offsets)
+        ends = np.cumsum([0, *(len(one.values) for one in found.vectors)])  # A piece may have several vectors, such as those of its tokens.
+        return maxsim.MultiVectors(aggregates.normalized(values) if normalize else values, ends[offsets])
 
     def _embed(self, label: str, embedder: Embedder, texts: Sequence[str]) -> Embedded:
         with self.bars(label, len(texts)) as bar:
             return self.store.embed(embedder, texts, bar)
 
-    def _first(self, count: int, prompt: str) -> list[str]:
-        if (count, prompt) not in self._cut:
-            self._cut[count, prompt] = first_tokens(self.client, self.corpus.documents, count, prompt)
-        return self._cut[count, prompt]
+    def _first(self, row: Row, prompt: str) -> list[str]:
+        key = (row.body["first"], prompt, recipes.model_of(row))
+        if key not in self._cut:
+            self._cut[key] = first_tokens(self.client, self.corpus.documents, *key)
+        return self._cut[key]

@@ -96,5 +96,7 @@ def test_ids_of_documents(address):
         assert len(retriever.invoke("one")) == 3
         with pytest.raises(TypeError, match="not both"):
             LongEmbedRetriever.from_documents([], client, retriever=retriever.retriever)
-    with pytest.raises(ValueError, match="k"):
-        LongEmbedRetriever(retriever=retriever.retriever, k=0)
+        with pytest.raises(ValueError, match="k"):
+            LongEmbedRetriever(retriever=Retriever.windows(client, bm25=False), k=0)
+        with pytest.raises(ValueError, match="the retriever has 3 documents already"):
+            LongEmbedRetriever(retriever=retriever.retriever)

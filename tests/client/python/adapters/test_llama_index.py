@@ -53,6 +53,14 @@ def test_batches_blocking_and_async(address, expected, long_text):
     np.testing.assert_allclose(query, expected([QUESTION], "ask: ")[0], atol=1e-6)
 
 
+def test_the_model_of_a_client_is_a_part_of_the_embedding(address):
+    """LlamaIndex's cache of an ingestion identifies vectors by to_dict(), and a loaded embedding has its model from there."""
+    with Client(address, model="e5-small-v2") as client, Client(address) as other:
+        assert LongEmbedEmbedding(client).to_dict()["model_name"] == "e5-small-v2"
+        assert LongEmbedEmbedding(client).to_dict() != LongEmbedEmbedding(other).to_dict()
+        assert LongEmbedEmbedding(client, model_name="named").model_name == "named"
+
+
 def test_an_index_of_llama_index(address):
     nodes = [TextNode(text=text) for text in ("The Nile is about 6,650 km long.", "Cats sleep most of the day.", "Bread is flour and water.")]
     index = VectorStoreIndex(nodes, embed_model=LongEmbedEmbedding(server=address))

@@ -156,14 +156,27 @@ def test_local_data_that_contradicts_itself_is_refused(data, tmp_path):
         write(tmp_path / "dev.qrels.jsonl.gz", [{**line, "relevance": 1}])
         with pytest.raises(ValueError, match=message):
             use_local_data(mteb.get_task(TASK), tmp_path)
+    for lines, message in (
+        ([{"query": "q", "doc": "d", "relevance": 0.5}], 'line 1: "relevance" is 0.5; mteb takes whole numbers'),
+        ([{"query": "q", "doc": "d", "score": 0}], 'line 1: "relevance" is missing; the line has "score" instead'),
+        ([{"query": "q", "doc": "d", "relevance": 1}, {"query": "q", "doc": "d", "relevance": 2}], "line 2: document 'd' is judged twice"),
+        ([{"query": "q"}], 'line 1: "doc" must be a string'),
+    ):
+        write(tmp_path / "dev.qrels.jsonl.gz", lines)
+        with pytest.raises(ValueError, match=message):
+            use_local_data(mteb.get_task(TASK), tmp_path)
+    write(tmp_path / "dev.qrels.jsonl.gz", [{"query": "q", "doc": "d", "relevance": 1}])
     with pytest.raises(ValueError, match="'d' occurs twice"):
         use_local_data(mteb.get_task(TASK), tmp_path, ["dev", "dev"])
     with pytest.raises(FileNotFoundError, match="other.docs.jsonl"):
         use_local_data(mteb.get_task(TASK), tmp_path, ["other"])
-    for relevances, message in (([0.5], "whole numbers"), ([1, 0], "twice, as 1 and 0")):
+    for relevances, message in (([0.5], "whole number"), ([1, 0], "as 1 and as 0")):
         write(tmp_path / "dev.qrels.jsonl.gz", [{"query": "q", "doc": "d", "relevance": relevance} for relevance in relevances])
         with pytest.raises(ValueError, match=message):
             use_local_data(mteb.get_task(TASK), tmp_path)
+    (tmp_path / "dev.docs.jsonl").write_text("")
+    with pytest.raises(ValueError, match="has both dev.docs.jsonl and dev.docs.jsonl.gz"):
+        use_local_data(mteb.get_task(TASK), tmp_path)
 
 
 def test_qmsum_s_local_files():

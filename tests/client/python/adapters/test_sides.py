@@ -47,6 +47,33 @@ def test_a_named_prompt_is_used(address, expected, options, prompt):
     np.testing.assert_allclose(vectors(Sides(address, document=options).embed(DOCUMENT, [QUESTION])), expected([QUESTION], prompt), atol=1e-6)
 
 
+def test_one_vector_is_named_in_every_call(address, monkeypatch):
+    """A model of token vectors would otherwise give those, and the adapters would take the first token's."""
+    asked = []
+
+    def noting(method):
+        def note(self, items, options=None, **others):
+            asked.append(options.output)
+            return method(self, items, options, **others)
+
+        return note
+
+    for client in (Client, AsyncClient):
+        for name in ("embed", "embed_stream"):
+            monkeypatch.setattr(client, name, noting(getattr(client, name)))
+    sides = Sides(address)
+    sides.embed_one(QUERY, QUESTION)
+    sides.embed(DOCUMENT, [QUESTION])
+
+    async def embed():
+        await sides.aembed_one(QUERY, QUESTION)
+        await sides.aembed(DOCUMENT, [QUESTION])
+        await sides.aclose()
+
+    asyncio.run(embed())
+    assert len(asked) >= 4 and set(asked) == {"ONE_VECTOR"}
+
+
 def test_answers_come_in_the_order_of_the_texts(address, expected, long_text):
     texts = [long_text, *(f"{number} is a number" for number in range(40)), long_text[5000:], "short"]
     answers = Sides(address, document=Options(extension={"windows": {}})).embed(DOCUMENT, texts)

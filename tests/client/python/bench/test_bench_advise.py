@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -123,6 +124,63 @@ def test_samples_are_seeded_and_nested(corpus, rows):
 @pytest.mark.parametrize(("documents", "recipes_tried", "sizes"), [(97, 24, [13, 25, 49, 97]), (97, 3, [97]), (20, 24, [20]), (1000, 6, [500, 1000])])
 def test_sample_sizes(documents, recipes_tried, sizes):
     assert advise.sample_sizes(documents, recipes_tried) == sizes
+
+
+def test_samples_without_enough_queries_are_left_out(corpus, rows):
+    """Most documents of a set may be no query's answer. A sample without any query has no metric."""
+    few = dataclasses.replace(corpus, queries=corpus.queries[:2], query_ids=corpus.query_ids[:2], relevant=corpus.relevant[:2], evidence=())
+    figures = Figures()
+    assert find(few, rows, figures).winner.name == "w512 weighted"
+    assert [documents for documents, _ in figures.asked] == [24]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"document": {"extension": {"recommended": {}}}},
+        {"document": {"extension": {"profile": "archive"}}},
+        {"document": {"extension": {"profile": "archive"}}, "aggregate": "mean"},
+        {"document": {}, "aggregate": "mean"},
+        {"document": {"output": "SPAN_VECTORS", "spans": {"sentences": {}}}},
+        {"document": {"output": "TOKEN_VECTORS"}},
+        {"document": {"output": "SPARSE"}},
+    ],
+)
+@pytest.mark.parametrize("objective", advise.OBJECTIVES)
+def test_what_a_manifest_cannot_hold_is_not_tried(body, objective):
+    """The server refuses a recommendation or a profile that refers to another, and one for several vectors without windows."""
+    rows = recipes.parse({"rows": {"truncated": {"document": {"truncate": "END"}}, "other": body}}).rows
+    with pytest.raises(recipes.RecipeError, match=f"none of the rows fits the objective {objective}"):
+        advise.candidates(list(rows.values()), objective, "truncated")
+
+
+def test_an_extension_is_written_by_the_names_of_the_proto():
+    body = {"document": {"extension": '{"windows": {"tokens": "64", "aggregation": 2}, "attentionLogScaling": true}'}}
+    (row,) = recipes.parse({"rows": {"a": body}}).rows.values()
+    assert recipes.methods(row) == {"windows", "attention_log_scaling"}
+    assert advise.extension_of(row) == {"windows": {"tokens": 64, "aggregation": "MAX"}, "attention_log_scaling": True}
+
+
+def test_a_baseline_that_cannot_be_run_is_refused(corpus, rows):
+    with pytest.raises(recipes.RecipeError, match="baseline 'truncated' cannot be run by this model"):
+        advise.advise(corpus, [row for row in rows.values() if row.name != "truncated"], rows["truncated"], Figures(), "one-vector")
+
+
+def test_evidence_holds_the_options_that_are_not_in_the_extension(corpus, rows):
+    body = {"document": {"extension": {"recurrent": {}}, "max_tokens": 4096, "truncate": "END"}, "query": {"prompt": "ask: "}}
+    (row,) = recipes.parse({"rows": {"w64": body}}).rows.values()
+    found = find(corpus, {"truncated": rows["truncated"], "w64": row}, Figures())
+    notes = advise.evidence(found, corpus, "truncated", "2026-11-28", {"precision": "int8", "query_model": "fp32"})
+    assert notes["document_options"] == '{"max_tokens": 4096, "truncate": "END"}'
+    assert notes["query_options"] == '{"prompt": "ask: "}'
+    assert (notes["precision"], notes["query_model"]) == ("int8", "fp32")
+
+
+def test_a_manifest_of_another_model_is_refused(tmp_path):
+    (tmp_path / "longembed-model.yaml").write_text("format_version: 1\nfiles: {encoder.pt: ab, tokenizer.json: cd}\n")
+    advise.check_manifest(tmp_path, {"name": "e5", "file_sha256": {"encoder.pt": "ab", "tokenizer.json": "cd"}})
+    with pytest.raises(recipes.RecipeError, match="longembed-model.yaml is of another model than the served e5: encoder.pt has another hash there"):
+        advise.check_manifest(tmp_path, {"name": "e5", "file_sha256": {"encoder.pt": "ef", "tokenizer.json": "cd"}})
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,12 @@ def test_grades_and_several_relevant_documents(tmp_path):
         ("queries", {"id": "q9", "text": "what?", "evidence": [[5, 5]]}, 'dev.queries.jsonl, line 7: "evidence" must be a list of pairs'),
         ("qrels", {"query": "q0a", "doc": "d9"}, 'dev.qrels.jsonl, line 7: "doc" names "d9"'),
         ("qrels", {"query": "q9", "doc": "d0"}, 'dev.qrels.jsonl, line 7: "query" names "q9"'),
+        ("queries", {"id": "q9", "text": "a \ud800"}, 'dev.queries.jsonl, line 7: "text" has the lone surrogate U+D800 at character 2'),
+        ("qrels", {"query": "q0a", "doc": "d1", "relevance": float("inf")}, 'line 7: "relevance" must be a number from -1e9 to 1e9; it is Inf'),
+        ("qrels", {"query": "q0a", "doc": "d1", "relevance": float("nan")}, 'line 7: "relevance" must be a number from -1e9 to 1e9; it is NaN'),
+        ("qrels", {"query": "q0a", "doc": "d1", "relevance": 10**400}, 'dev.qrels.jsonl, line 7: "relevance" must be a number from -1e9 to 1e9; it is 1000'),
+        ("qrels", {"query": "q0a", "doc": "d1", "score": 0}, 'dev.qrels.jsonl, line 7: "relevance" is missing; the line has "score" instead'),
+        ("qrels", {"query": "q0a", "doc": "d0", "relevance": 0}, 'line 7: "relevance" of document "d0" for query "q0a" is 0, and 1 in an earlier line'),
         ("qrels", {"query": "q0a", "doc": "d0", "relevance": "high"}, 'dev.qrels.jsonl, line 7: "relevance" must be a number'),
     ],
 )
@@ -83,11 +89,22 @@ def test_what_is_not_there_is_named(tmp_path):
         read_folder(tmp_path)
 
 
+def test_evidence_beyond_its_document_is_refused(tmp_path):
+    """Offsets in bytes instead of code points would put the evidence into the last third."""
+    write_set(tmp_path, documents=1, suffix="")
+    write_lines(tmp_path / "dev.queries.jsonl", [{"id": "q0a", "text": "a?", "evidence": [[0, 660]]}, {"id": "q0b", "text": "b?", "evidence": [[9, 700]]}])
+    with pytest.raises(CorpusError, match=r"dev.queries.jsonl, line 2: \"evidence\" has \[9, 700\]; the first relevant document has 660 code points"):
+        read_folder(tmp_path)
+
+
 def test_a_broken_archive_and_broken_json_are_named(tmp_path):
     write_set(tmp_path)
     whole = (tmp_path / "dev.docs.jsonl.gz").read_bytes()
     (tmp_path / "dev.docs.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CorpusError, match="dev.docs.jsonl.gz cannot be read"):
+        read_folder(tmp_path)
+    (tmp_path / "dev.docs.jsonl.gz").write_bytes(whole[:20] + bytes([255 - byte for byte in whole[20:60]]) + whole[60:])
+    with pytest.raises(CorpusError, match="dev.docs.jsonl.gz cannot be read: Error -3 while decompressing"):
         read_folder(tmp_path)
     write_set(tmp_path / "other", suffix="")
     (tmp_path / "other" / "dev.docs.jsonl").write_text('{"id": "d0",\n')
@@ -112,6 +129,12 @@ def test_synthetic_sets_of_the_hub_are_cut_by_length(tmp_path):
     assert found["32768"].answers() == [0, 1]
     assert found["256"].metric == "accuracy_at_1"
     assert found["256"].source["revision"] == "6e346642246bfb4928c560ee08640dc84d074e8c"
+
+
+def test_a_line_without_its_length_is_refused(tmp_path):
+    copy = hub_copy(tmp_path, "needle", (256, None))
+    with pytest.raises(CorpusError, match='needle/corpus.jsonl, line 4: "context_length" must be a number'):
+        hub.load("needle", copy)
 
 
 def test_a_real_set_of_the_hub_must_be_longembeds(tmp_path, monkeypatch):

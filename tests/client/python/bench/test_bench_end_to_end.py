@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -102,6 +103,27 @@ def test_a_cut_text_has_the_tokens_asked_for(client, long_text, prompt):
     assert embedders.first_tokens(client, [cut], 300, prompt) == [cut]
 
 
+@pytest.mark.parametrize("prompt", ["", "passage: "])
+def test_a_cut_that_leaves_nothing_is_refused(client, prompt):
+    """It used to double a length of 0 for ever, or not to cut."""
+    beside = client.explain(["a"], Options(prompt=prompt)).results[0].tokens - 1
+    assert embedders.first_tokens(client, ["one two"], beside + 1, prompt) == ["one"]
+    for count in range(1, beside + 1):
+        with pytest.raises(embedders.EmbedderError, match=f"first is {count}, but prompt and special tokens alone are {beside}"):
+            embedders.first_tokens(client, ["one two"], count, prompt)
+
+
+@pytest.mark.parametrize("name", ["model", "prompt", "recipe"])
+def test_answers_by_another_recipe_than_the_described_one_are_refused(client, tmp_path, monkeypatch, name):
+    """A server that is restarted with another model must not add its vectors to those of the first."""
+    stream = Client.embed_stream
+    monkeypatch.setattr(Client, "embed_stream", lambda *given, **more: (dataclasses.replace(answer, **{name: "other"}) for answer in stream(*given, **more)))
+    embedder = embedders.ServerEmbedder(client, Options())
+    with pytest.raises(embedders.EmbedderError, match=f"the server's {name} changed from .* to 'other'; run the same command again"):
+        Store(tmp_path).embed(embedder, ["a"])
+    assert not list(tmp_path.rglob("*.npz"))
+
+
 def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys):
     (tmp_path / "rows.yaml").write_text(ROWS)
     command = ["run", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out")]
@@ -127,6 +149,13 @@ def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys)
     assert len(counted.texts) == done
 
 
+def test_a_row_that_fails_is_named_with_its_text(address, small_set, tmp_path, capsys):
+    (tmp_path / "rows.yaml").write_text("rows: {truncated: {document: {truncate: END}}, plain: {document: {}}}")
+    assert main(["run", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("longembed-bench: row 'plain': the text '") and "the limit is 512" in error
+
+
 def test_passkey_by_length(client, tmp_path):
     """At 1,024 tokens, the keys are beyond the window. All truncated texts are equal, so the right one comes first once in 8 times."""
     long = synthetic.passkey(1024)
@@ -145,12 +174,16 @@ def test_advice_for_a_small_set(address, small_set, tmp_path, capsys):
     folder = Path(__file__).resolve().parents[4] / "models/e5-small-v2"
     shutil.copy(folder / "longembed-model.yaml", tmp_path)
     command = ["advise", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out"), "--no-pictures"]
-    assert main([*command, "--profile", "places", "--manifest", str(tmp_path)]) == 0
+    assert main([*command, "--profile", "places", "--manifest", str(tmp_path), "--halves", "dev"]) == 0
     assert "advised: " in capsys.readouterr().out
-    out = tmp_path / "out" / "set" / "e5-small-v2" / "advise"
+    out = tmp_path / "out" / "set-dev" / "e5-small-v2" / "advise"
     advice = runner.load(out)["advice"]
     profile = yaml.safe_load((out / "profile.yaml").read_text())["profiles"]["places"]
     manifest = yaml.safe_load((tmp_path / "longembed-model.yaml").read_text())
     assert profile == advice["extension"] == json.loads(manifest["recommended_extension"])
-    assert manifest["recommendation_evidence"]["one_vector_set"] == "set"
+    assert manifest["recommendation_evidence"]["one_vector_set"] == "set-dev"
     assert manifest["files"] == yaml.safe_load((folder / "longembed-model.yaml").read_text())["files"]
+    capsys.readouterr()
+    assert main([*command, "--only", "64, mean", "128, mean"]) == 0
+    assert "chosen_from: 2 recipes" in capsys.readouterr().out, "the baseline is none of the rows to choose from"
+    assert {"truncated", "64, mean"} <= set(runner.load(tmp_path / "out" / "set" / "e5-small-v2" / "advise")["advice"]["rounds"][0]["scores"])

@@ -127,6 +127,12 @@ def test_psi_where_nothing_is_found_is_the_worst():
     assert metrics.position_bias(np.ones(3), np.array([0, 1, 2]), metrics.Bootstrap(range(3))).psi.value == 0.0
 
 
+def test_psi_leaves_out_draws_without_a_third():
+    """A third has queries of one document alone, so that a third of the draws have none of them. They say nothing about the method."""
+    bias = metrics.position_bias(np.ones(6), np.array([0, 1, 2, 0, 1, 2]), metrics.Bootstrap([0, 1, 2, 0, 1, 2]))
+    assert (bias.psi.value, bias.psi.low, bias.psi.high) == (0.0, 0.0, 0.0)
+
+
 def test_length_slices_cover_every_length_once():
     lengths = [100, 200, 300, 400, 500, 600, 700, 800]
     slices = metrics.length_slices(lengths)

@@ -56,6 +56,30 @@ def test_a_key_is_written_nowhere(stand_in, monkeypatch):
     assert "secret" not in json.dumps(OpenAIEmbedder(stand_in.url, "m", "A_KEY").describe())
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda body: [body], "the answer is no list of embeddings"),
+        (lambda body: {"error": {"message": "no such model"}}, "the answer is no list of embeddings: .*no such model"),
+        (lambda body: {**body, "data": None}, "the answer is no list of embeddings"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": "AACAPw=="}]}, "the answer is no list of embeddings"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": []}]}, "an embedding is no list of numbers"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": 1.0}]}, "an embedding is no list of numbers"),
+    ],
+)
+def test_an_answer_of_another_shape_is_refused(spoil, message):
+    running = StandIn(spoil=spoil)
+    with pytest.raises(EmbedderError, match=f"{running.url}: {message}"):
+        embedded(OpenAIEmbedder(running.url, "m"), ["one"])
+    running.close()
+
+
+def test_an_answer_without_usage_has_no_tokens():
+    running = StandIn(spoil=lambda body: {**body, "usage": None})
+    assert [one.tokens for one in embedded(OpenAIEmbedder(running.url, "m"), ["one"])] == [0]
+    running.close()
+
+
 def test_a_full_endpoint_is_asked_again():
     running = StandIn(refusals=[429, 503])
     assert len(embedded(OpenAIEmbedder(running.url, "m"), ["one"])) == 1
@@ -111,6 +135,41 @@ def test_a_whole_run_without_a_server(stand_in, tmp_path, capsys):
     assert len(stand_in.requests) == asked, "the second run takes everything from the store"
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--within", "-0.1"], "argument --within: is -0.1; it must be at least 0"),
+        (["--within", "nan"], "argument --within: is nan"),
+        (["--max-vectors", "0"], "argument --max-vectors: is 0; it must be at least 1"),
+        (["--seed", "-1"], "argument --seed: is -1; it must be at least 0"),
+        (["--timeout", "0"], "argument --timeout: is 0"),
+        (["--seed", "one"], "argument --seed: invalid int value: 'one'"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_measured(flags, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["advise", "set", *flags])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tasks", [("a/set", "b/set"), ("a/set", "a/../a/set"), ("passkey", "hub:passkey"), ("hub:set", "b/set")])
+def test_tasks_of_one_name_are_refused(tasks, tmp_path, capsys, monkeypatch):
+    """The second would overwrite the results of the first."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *tasks, "--rows", "passkey"]) == 1
+    assert f"{tasks[0]} and {tasks[1]} would both write longembed-bench/" in capsys.readouterr().err
+
+
+def test_halves_are_a_part_of_the_name(tmp_path):
+    for half, first in (("dev", 0), ("heldout", 3)):
+        write_set(tmp_path / "set", half, first=first)
+    (tmp_path / "rows.yaml").write_text("rows: {words: {bm25: {}}}")
+    command = ["run", str(tmp_path / "set"), "--rows", str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out"), "--no-pictures", "--halves"]
+    assert main([*command, "dev"]) == main([*command, "heldout"]) == 0
+    found = [json.loads((tmp_path / f"out/set-{half}/no-server/results.json").read_text()) for half in ("dev", "heldout")]
+    assert [one["slices"][0]["corpus"]["name"] for one in found] == ["set-dev", "set-heldout"]
+
+
 def test_errors_end_the_command_with_a_sentence(tmp_path, capsys):
     assert main(["run", str(tmp_path / "nowhere")]) == 1
     assert "nowhere is not a folder" in capsys.readouterr().err
@@ -121,3 +180,7 @@ def test_errors_end_the_command_with_a_sentence(tmp_path, capsys):
     assert "advise needs a running server" in capsys.readouterr().err
     assert main(["table", str(tmp_path)]) == 1
     assert "results.json" in capsys.readouterr().err
+    for content, message in (("{", "not JSON"), ("[]", "format is None; this version reads 1"), ('{"format": 2}', "format is 2; this version reads 1")):
+        (tmp_path / "results.json").write_text(content)
+        assert main(["table", str(tmp_path)]) == 1
+        assert f"{tmp_path / 'results.json'}: {message}" in capsys.readouterr().err

@@ -108,6 +108,58 @@ def test_a_grid_shows_every_cell_and_its_vectors(one_set):
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["64\n4,000 tok/s", "128\n4,000 tok/s"]
 
 
+def test_a_grid_of_one_axis_and_of_four():
+    """A grid of one axis has one line. Axes after the second are combined in panels, and no cell is drawn over another."""
+    one = result({"": [row("64", 0.4), row("128", 0.5)]}, {name: {"figure": "g", "window": int(name)} for name in ("64", "128")})
+    assert texts(plots.grid(one, "g")) == ["40.0", "50.0"]
+    places = [(a, b, c, d) for a in (1, 2) for b in (1, 2) for c in (1, 2) for d in (1, 2)]
+    rows = [row(str(place), 0.1 + i / 100) for i, place in enumerate(places)]
+    four = plots.grid(result({"": rows}, {str(place): {"figure": "g", **dict(zip("abcd", place))} for place in places}), "g")
+    assert len(four.axes) == 4
+    assert sorted(texts(four)) == sorted(f"{10 + i:.1f}" for i in range(16))
+    assert [axis.get_title(loc="left") for axis in four.axes] == ["c, d: 1, 1", "c, d: 1, 2", "c, d: 2, 1", "c, d: 2, 2"]
+
+
+def test_every_grid_has_a_file_of_its_own(tmp_path):
+    figures = {"64": "окна", "128": "слова", "256": "слова!"}
+    rows = [row(name, 0.4) for name in figures]
+    found = plots.all_of(result({"": rows}, {name: {"figure": figure, "window": int(name)} for name, figure in figures.items()}), tmp_path)
+    assert [file.name for file in found if file.name.startswith("grid")] == ["grid-окна.png", "grid-слова.png", "grid-слова-3.png"]
+
+
+def test_rows_without_vectors_have_seconds_alone(tmp_path):
+    figure = plots.cost(result({"": [row("truncated", 0.3, 0.0), row("words", 0.9, 0.0)]}))
+    assert [axis.get_xlabel() for axis in figure.axes] == ["seconds of embedding a document"]
+    free = result({"": [row("truncated", 0.3, 0.0, 0.0), row("words", 0.9, 0.0, 0.0)]})
+    assert "quality-cost.png" not in {file.name for file in plots.all_of(free, tmp_path)}
+
+
+def test_lengths_at_which_no_row_ran_have_no_picture(tmp_path):
+    none = result({"256": [], "512": []})
+    assert plots.all_of(none, tmp_path) == []
+    with pytest.raises(ValueError, match="heatmap cannot be drawn"):
+        plots.picture("heatmap", [none], tmp_path / "out.png")
+    assert "Not run" in report.markdown(none)
+
+
+@pytest.mark.parametrize("name", ["gains", "cost", "position", "grids"])
+def test_a_picture_without_figures_is_refused(name, tmp_path):
+    bare = result({"": [row("truncated", 0.3, 0.0, 0.0, position=False)]})
+    with pytest.raises(ValueError, match=f"{name} cannot be drawn: the result of small, e5-small-v2 has no figures for it"):
+        plots.picture(name, [bare], tmp_path / "out.png")
+
+
+def test_a_heatmap_has_the_lengths_of_all_results():
+    short, long = (result({length: [row("truncated", value)] for length, value in lengths}) for lengths in ([("256", 1.0), ("512", 0.9)], [("1024", 0.5)] * 2))
+    long["slices"].append({**long["slices"][0], "name": "2048"})
+    assert [label.get_text() for label in plots.heatmap([short, long]).axes[0].get_xticklabels()] == ["256", "512", "1k", "2k"]
+    assert texts(plots.heatmap([short, long])) == ["100", "90", "trained window", "50", "50", "trained window"]
+
+
+def test_a_bar_in_a_name_does_not_end_its_cell(one_set):
+    assert report.table(["method", "x"], [["a | b", "1"]]).endswith("| a \\| b | 1 |\n")
+
+
 def test_the_heatmap_has_one_block_per_result_and_blank_cells(by_length):
     figure = plots.heatmap([by_length, by_length])
     assert len(figure.axes) == 2

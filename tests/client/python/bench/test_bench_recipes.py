@@ -41,10 +41,21 @@ def row(text):
         ("{document: {output: WINDOW_VECTORS}, aggregate: mean}", "document.output cannot be given with aggregate"),
         ("{document: {normalize: false}, aggregate: mean}", "document.normalize cannot be given with windows"),
         ("{bm25: {k2: 3}}", "bm25 has the unknown key 'k2'; known are b, k1, language"),
+        ("{bm25: {k1: fast}}", "file: row 'only': bm25: k1 is 'fast'; it must be a number from 0"),
+        ("{bm25: {b: 75}}", "bm25: b is 75; it must be a number from 0 to 1"),
+        ("{bm25: {words: '200'}}", "bm25: words is '200'; it must be a whole number from 1, or null"),
+        ("{bm25: {language: ''}}", "bm25: language is ''; it must be a string that is not empty"),
+        ("{bm25: false}", "row 'only': bm25 must be a mapping; it is False"),
+        ("{document: 0}", "row 'only': document must be a mapping; it is 0"),
+        ("{bm25: {}, grid: no}", "row 'only': grid must be a mapping"),
         ("{sum: [a, b]}", "row 'only' is a sum with 'a', which is not a row before it"),
         ("{sum: [a]}", "sum must list two rows or more"),
         ("{openai: {url: http://127.0.0.1}}", "openai: model must be given"),
         ("{openai: {url: http://127.0.0.1, model: m, key: secret}}", "openai has the unknown key 'key'"),
+        ("{openai: {url: http://127.0.0.1, model: m, batch: 0}}", "openai: batch is 0; it must be a whole number from 1"),
+        ("{openai: {url: http://127.0.0.1, model: m, query_prompt: 5}}", "openai: query_prompt is 5; it must be a string"),
+        ("{openai: {url: http://127.0.0.1, model: m, timeout: .nan}}", "openai: timeout is nan; it must be a number above 0"),
+        ("{sentence_transformers: {path: p, max_seq_length: long}}", "max_seq_length is 'long'; it must be a whole number from 1, or null"),
         ("{sentence_transformers: {}}", "sentence_transformers: path must be given"),
         ("[1]", "row 'only' must be a mapping"),
     ],
@@ -62,6 +73,8 @@ def test_a_bad_row_is_refused(text, message):
         ("baseline: b\nrows: {a: {bm25: {}}}", "the baseline 'b' is not a row"),
         ("row: {}", "file has the unknown key 'row'"),
         ("rows: {a: {bm25: {}}, b: {bm25: {}}, c: {sum: [a, b], weights: [1]}}", "weights must be a list of 2 numbers"),
+        ("rows: {a: {bm25: {}}, b: {bm25: {}}, c: {sum: [a, b], weights: [1, x]}}", "weights must be a list of 2 numbers"),
+        ("rows: {a: {bm25: {}}, b: {bm25: {}}, c: {sum: [a, b], weights: [.nan, 1]}}", "weights must be a list of 2 numbers"),
         ("rows: {a 1: {bm25: {}}}\ngrids: {g: {name: 'a {x}', axes: {x: [1]}, row: {bm25: {}}}}", "two rows are named 'a 1'"),
         ("grids: {g: {axes: {x: []}, row: {bm25: {}}}}", "every axis must list its values"),
         ("grids: {g: {axis: {x: [1]}}}", "grids: g has the unknown key 'axis'"),
@@ -81,6 +94,25 @@ def test_files_and_presets(tmp_path):
         recipes.load(tmp_path / "broken.yaml")
     with pytest.raises(recipes.RecipeError, match="nor one of the presets ablation, advise, longembed, newer, passkey, rope"):
         recipes.load("nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows:\n  a: {bm25: {}}\n  a: {bm25: {b: 0.3}}\n", "line 3: the key 'a' occurs twice"),
+        ("rows: {a: {bm25: {b: 0.1, k1: 1,\n b: 0.2}}}", "line 2: the key 'b' occurs twice"),
+    ],
+)
+def test_a_repeated_key_is_refused(tmp_path, text, message):
+    """YAML's loader would keep the last of them."""
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(recipes.RecipeError, match=message):
+        recipes.load(tmp_path / "mine.yaml")
+
+
+def test_a_file_may_have_any_name(tmp_path):
+    (tmp_path / "mine").write_text("rows: {words: {bm25: {words: null}}}")
+    assert list(recipes.load(str(tmp_path / "mine")).rows) == ["words"]
 
 
 @pytest.mark.parametrize("name", recipes.presets())
@@ -137,6 +169,18 @@ def test_the_models_own_prompts_are_the_default():
     own = row("{document: {prompt: ''}, query: {prompt_name: search, truncate: END, model: third}}")
     assert recipes.document_options(own, E5).to_dict() == {"prompt": ""}
     assert recipes.query_options(own, E5, "other").to_dict() == {"prompt_name": "search", "truncate": "END", "model": "third"}
+
+
+def test_queries_follow_the_model_and_the_dimensions_of_their_documents():
+    """Vectors of two models have nothing to do with each other. --query-model is for rows that name no model."""
+    named = row("{document: {model: third, dimensions: 64, force_dimensions: true}}")
+    assert (recipes.model_of(named), recipes.query_model_of(named, "other")) == ("third", "third")
+    found = recipes.query_options(named, E5, "other")
+    assert (found.model, found.dimensions, found.force_dimensions) == ("third", 64, True)
+    own = row("{document: {model: third, dimensions: 64}, query: {model: fourth, dimensions: 32}}")
+    assert recipes.query_model_of(own) == "fourth"
+    assert (recipes.query_options(own, E5).model, recipes.query_options(own, E5).dimensions) == ("fourth", 32)
+    assert recipes.query_model_of(row("{document: {}}")) is None
 
 
 @pytest.mark.parametrize("text", ["{document: {output: WINDOW_VECTORS}, reduce: max}", "{document: {}, aggregate: mean}"])

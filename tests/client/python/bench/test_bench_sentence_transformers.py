@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,11 +19,18 @@ class SentenceTransformer:
     def __init__(self, path, device=None):
         self.path, self.device, self.max_seq_length, self.asked = path, device, 4, []
 
+    def __iter__(self):
+        """Yields the modules, as a Sequential of PyTorch does."""
+        yield SimpleNamespace(auto_model=SimpleNamespace(config=SimpleNamespace(_commit_hash=self.commit)))
+
+    commit = "aaaa"
+
     def tokenizer(self, texts, truncation):
         assert truncation is False
         return {"input_ids": [text.split() for text in texts]}
 
-    def encode(self, texts, batch_size, convert_to_numpy, show_progress_bar):
+    def encode(self, texts, prompt, batch_size, convert_to_numpy, show_progress_bar):
+        assert prompt == "", "None would add the model's default prompt"
         self.asked.append(texts)
         assert convert_to_numpy and not show_progress_bar
         return np.array([[min(len(text.split()), self.max_seq_length), ord(text[0])] for text in texts], np.float32)
@@ -56,6 +63,13 @@ def test_changed_files_change_the_description(tmp_path):
     before = SentenceTransformersEmbedder(str(tmp_path)).describe()
     (tmp_path / "model.bin").write_text("other")
     assert SentenceTransformersEmbedder(str(tmp_path)).describe() != before
+
+
+def test_another_commit_of_the_hub_changes_the_description(library, monkeypatch):
+    before = SentenceTransformersEmbedder("some/model").describe()
+    assert before == SentenceTransformersEmbedder("some/model").describe() and before["files"] == "aaaa"
+    monkeypatch.setattr(SentenceTransformer, "commit", "bbbb")
+    assert SentenceTransformersEmbedder("some/model").describe() != before
 
 
 def test_without_the_library_the_row_says_what_to_install(monkeypatch):

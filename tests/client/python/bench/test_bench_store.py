@@ -81,6 +81,60 @@ def test_seconds_are_those_of_the_texts_asked_for(tmp_path):
     assert kept.embed(CountingEmbedder(), [TEXTS[0], TEXTS[0]]).seconds == pytest.approx(whole.seconds / 10)
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.full((1, 8), np.nan, np.float32), "the vector of the text 'text number 3 has words' has a component that is no finite number"),
+        (np.full((1, 8), np.inf, np.float32), "no finite number"),
+        (np.zeros((0, 8), np.float32), "is missing"),
+        (np.ones((1, 9), np.float32), "has 9 dimensions, and others in .* have 8: the model there has changed; remove the folder"),
+    ],
+)
+def test_a_bad_vector_is_not_stored(tmp_path, monkeypatch, bad, message):
+    """A store would give it to every later run."""
+    import small_sets
+
+    monkeypatch.setattr(small_sets, "vectors_of", lambda text: store.Vectors(bad, np.ones(len(bad)), 1, 0) if text == TEXTS[3] else vectors_of(text))
+    with pytest.raises(store.StoreError, match=message):
+        store.Store(tmp_path).embed(CountingEmbedder(), TEXTS)
+    monkeypatch.undo()
+    same(store.Store(tmp_path).embed(CountingEmbedder(), TEXTS), TEXTS)
+
+
+def test_vectors_of_other_dimensions_do_not_join_an_earlier_runs(tmp_path, monkeypatch):
+    import small_sets
+
+    store.Store(tmp_path).embed(CountingEmbedder(), TEXTS[:5])
+    monkeypatch.setattr(small_sets, "vectors_of", lambda text: store.Vectors(np.ones((1, 9), np.float32), np.ones(1), 1, 0))
+    with pytest.raises(store.StoreError, match="has 9 dimensions"):
+        store.Store(tmp_path).embed(CountingEmbedder(), TEXTS)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK half a piece", "half"])
+def test_a_damaged_piece_is_named(tmp_path, content):
+    embedder = CountingEmbedder()
+    store.Store(tmp_path).embed(embedder, TEXTS)
+    (piece,) = tmp_path.glob("*/*.npz")
+    whole = piece.read_bytes()
+    piece.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    with pytest.raises(store.StoreError, match=f"{piece} is damaged .*; remove it"):
+        store.Store(tmp_path).embed(embedder, TEXTS)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.Store(tmp_path).embed(CountingEmbedder(), TEXTS)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["about.json"]
+    monkeypatch.setattr(store.os, "chmod", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.write_whole(tmp_path / "results.json", b"{}")
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == []
+
+
 class Bar:
     count = 0
 

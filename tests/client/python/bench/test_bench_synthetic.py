@@ -111,8 +111,13 @@ def test_a_haystack_of_ones_own(tmp_path):
     file.write_text(" \n")
     with pytest.raises(CorpusError, match="prose.txt has no words"):
         synthetic.needle(256, text=Path(file))
+    file.write_bytes("caf\u00e9".encode("latin-1"))
+    with pytest.raises(CorpusError, match="prose.txt is not UTF-8"):
+        synthetic.needle(256, text=Path(file))
 
 
 def test_a_length_without_room_is_refused():
-    with pytest.raises(CorpusError, match="length is 32; a document needs more than 33 tokens"):
-        synthetic.passkey(32)
+    for length in (32, 34):
+        with pytest.raises(CorpusError, match=f"length is {length}; a document needs at least 35 tokens"):
+            synthetic.passkey(length)
+    assert len(synthetic.passkey(35).documents) == 100

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from longembed.bench.corpus import Corpus  # noqa: E402
 from longembed.bench.store import Store  # noqa: E402
 from longembed.bench.systems import Scorer  # noqa: E402
 from openai_stand_in import StandIn, vector  # noqa: E402
+from small_sets import CountingEmbedder  # noqa: E402
 
 DOCUMENTS = ("the red fox runs. it sleeps", "a blue whale sings far away", "green grass grows here, and red roses", "nothing here is blue or red")
 QUERIES = ("Does the fox run? Where does it sleep?", "What is a whale?", "grass", "Red? Blue?")
@@ -48,6 +51,13 @@ def test_a_querys_sentences_are_averaged(scores):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_a_query_of_several_vectors_is_averaged(corpus, tmp_path):
+    """A model of token vectors gives a query a vector for each token."""
+    row = recipes.parse({"rows": {"a": {"document": {}, "queries": "sentences"}}}).rows["a"]
+    found = Scorer(None, Store(tmp_path), corpus)._queries(row, CountingEmbedder(), normalize=True)
+    assert np.diff(found.offsets).tolist() == [4 + 4, 4, 1, 1 + 1]  # Words of each query's sentences, at most 4 of each.
+
+
 def test_words_of_sentences_in_windows(scores):
     found = scores(row={"bm25": {"words": 3}, "queries": "sentences"}).scores
     index = bm25.BM25(DOCUMENTS, words=3)
@@ -69,6 +79,18 @@ def test_centering_uses_queries_of_other_documents_alone(scores):
         others = queries[1 - i % 2 :: 2]
         expected = documents @ centered(queries[i : i + 1], others.mean(axis=0))[0]
         np.testing.assert_allclose(found[i], expected, atol=1e-5)
+
+
+def test_queries_of_two_documents_are_enough_for_centering(corpus, tmp_path):
+    """The documents 0 and 2 are both even, but two."""
+    running = StandIn()
+    two = dataclasses.replace(corpus, queries=QUERIES[:2], query_ids=("a", "b"), relevant=({0: 1.0}, {2: 1.0}))
+    row = recipes.parse({"rows": {"a": {"openai": {"url": running.url, "model": "m"}, "center": True}}}).rows["a"]
+    assert Scorer(None, Store(tmp_path), two).score(row).scores.shape == (2, 4)
+    one = dataclasses.replace(two, relevant=({2: 1.0}, {2: 1.0}))
+    with pytest.raises(recipes.RecipeError, match="center needs queries of two documents at least"):
+        Scorer(None, Store(tmp_path), one).score(row)
+    running.close()
 
 
 def test_a_sum_standardizes_each_querys_scores(scores):
