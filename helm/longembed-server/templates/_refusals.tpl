@@ -1,5 +1,6 @@
 {{/* Rejects combinations that a JSON schema cannot reject, because that takes a comparison of values. */}}
 {{- define "longembed.refuse" -}}
+{{- include "longembed.refuseName" . -}}
 {{- include "longembed.refuseShortDrain" . -}}
 {{- include "longembed.refuseShortDeadline" . -}}
 {{- include "longembed.refuseReplicas" . -}}
@@ -9,6 +10,14 @@
 {{- include "longembed.refuseUnreachable" . -}}
 {{- include "longembed.refuseHttp" . -}}
 {{- include "longembed.refuseExtras" . -}}
+{{- end -}}
+
+{{/* The names of services come from this one. Releases may begin with a digit and contain dots. */}}
+{{- define "longembed.refuseName" -}}
+{{- $name := include "longembed.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "%s, from the release's name and nameOverride, cannot name a service, which begins with a letter and has only a-z, 0-9 and -; set fullnameOverride" $name) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "longembed.refuseShortDrain" -}}
