@@ -290,6 +290,26 @@ def test_unknown_key_is_refused(path):
     assert "'unknwon' not allowed" in refusal(values)
 
 
+# Values that templates or Kubernetes need. A null removes a default, and Go's templates then write nothing, 0 or "%!s(<nil>)".
+NEEDED = """
+    apiKeys.existingSecret apiKeys.fileKey autoscaling.hpa.queueWait autoscaling.hpa.queueWait.metric autoscaling.hpa.queueWait.target
+    autoscaling.hpa.queueWait.type autoscaling.keda.expectedWaitSeconds commonAnnotations commonLabels extraContainers gateway.hostnames
+    gateway.parentRefs gateway.services gpu.count gpu.resourceName ingress.hosts initContainers networkPolicy.egress podLabels
+    prometheusRule.alertLabels prometheusRule.disabled revisionHistoryLimit serviceMonitor.interval serviceMonitor.scrapeTimeout tests.apiKeySecret
+    tests.apiKeySecret.key tests.text tls.certManager.duration tls.certManager.issuerRef tls.certManager.renewBefore tls.clientCA
+    tls.clientCA.key topologySpread.maxSkew topologySpread.topologyKeys topologySpread.whenUnsatisfiable
+""".split()
+
+
+@pytest.mark.parametrize("path", NEEDED)
+def test_a_null_for_a_needed_value_is_refused(path):
+    *parents, key = path.split(".")
+    values = {key: None}
+    for parent in reversed(parents):
+        values = {parent: values}
+    assert f"at '{'/'.join(['', *parents])}': missing property '{key}'" in refusal(values)
+
+
 # Keys that the chart itself writes into config.yaml.
 OWNED = {"listen", "http_listen", "health_listen", "metrics_listen", "tls", "api_keys", "models"}
 
