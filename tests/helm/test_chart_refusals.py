@@ -175,6 +175,15 @@ REFUSED = {
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["a.example"]}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
     "a GRPCRoute for every host and an HTTPRoute": (
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": []}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
+    "a GRPCRoute for a wildcard and an HTTPRoute below it": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.example"]}, **LET_IN},
+        "gateway.httpHostnames: a.example is a name of the GRPCRoute, too (gateway.hostnames: *.example;"),
+    "an HTTPRoute for a wildcard and a GRPCRoute below it": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "httpHostnames": ["*.example"]}, **LET_IN},
+        "gateway.httpHostnames: *.example is a name of the GRPCRoute, too (gateway.hostnames: b.example;"),
+    "one wildcard below another": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.a.example"], "httpHostnames": ["*.example"]}, **LET_IN},
+        "gateway.httpHostnames: *.example is a name of the GRPCRoute, too"),
     "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
     "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
     "a fixed node port for HTTP on a service without node ports": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
@@ -225,6 +234,8 @@ TAKEN = {
     "threads without a CPU limit": {"resources": {"limits": {"cpu": None}}, "config": {"compute_threads": 4}},
     "a gateway without network policy": {**GATEWAY, "networkPolicy": {"enabled": False}},
     "a gateway with its own authorities": {"gateway": {**GATEWAY["gateway"], "backendTLS": {"systemCA": True}}, **TLS, **LET_IN},
+    "names beside a wildcard": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.b.example", "b.example"], "httpHostnames": ["ab.example", "*.a.example"]}, **LET_IN}),
     "Prometheus without network policy": {**MONITOR, "networkPolicy": {"enabled": False}},
     "values for all charts of a parent": {"global": {"registry": "registry.example"}},
 }

@@ -160,11 +160,19 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.hosts is empty: no call would pass; name hosts, such as [{host: embeddings.example.com}]" -}}
 {{- end -}}
-{{- range .Values.gateway.httpHostnames -}}
-{{- if or (not $.Values.gateway.hostnames) (has . $.Values.gateway.hostnames) -}}
-{{- fail (printf "gateway.httpHostnames: %s is a name of the GRPCRoute, too (gateway.hostnames; empty: every name); a listener takes one kind of route for a name" .) -}}
+{{- range $http := .Values.gateway.httpHostnames -}}
+{{- range $grpc := default (list "*") $.Values.gateway.hostnames -}}
+{{- if or (eq $http $grpc) (include "longembed.covers" (list $http $grpc)) (include "longembed.covers" (list $grpc $http)) -}}
+{{- fail (printf "gateway.httpHostnames: %s is a name of the GRPCRoute, too (gateway.hostnames: %s; empty: every name); a listener takes one kind of route for a name" $http $grpc) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty if the first host name is a wildcard for the second, which may be one for fewer names. A wildcard stands for one label or more. */}}
+{{- define "longembed.covers" -}}
+{{- $wildcard := first . -}}
+{{- if and (hasPrefix "*" $wildcard) (hasSuffix (trimPrefix "*" $wildcard) (last .)) -}}yes{{- end -}}
 {{- end -}}
 
 {{/* Rejects additions to the pod that conflict with each other or with the chart's own parts. */}}
