@@ -184,6 +184,16 @@ REFUSED = {
     "one wildcard below another": (
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.a.example"], "httpHostnames": ["*.example"]}, **LET_IN},
         "gateway.httpHostnames: *.example is a name of the GRPCRoute, too"),
+    "a scrape that takes longer than to the next one": (
+        {"serviceMonitor": {"enabled": True, "interval": "5s"}, **LET_IN},
+        "serviceMonitor.scrapeTimeout 10s is more than serviceMonitor.interval 5s: Prometheus' operator would skip the ServiceMonitor"),
+    "scrapes too far apart for the rules": (
+        {"serviceMonitor": {"enabled": True, "interval": "2m1s"}, **LET_IN}, "serviceMonitor.interval 2m1s is more than 2m: the rules take rates over 5m"),
+    "scrapes too far apart for KEDA": (
+        {"serviceMonitor": {"enabled": True, "interval": "61s"}, "autoscaling": {"keda": {**KEDA, "runningBatches": "1.4"}}, **LET_IN},
+        "serviceMonitor.interval 61s is more than 1m: autoscaling.keda.runningBatches takes a rate over 2m"),
+    "an alert that there is not": (
+        {"prometheusRule": {"disabled": ["LongembedSlow", "LongembedSlo"]}}, "prometheusRule.disabled[1] LongembedSlo is none of the alerts: LongembedAbsent, "),
     "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
     "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
     "a fixed node port for HTTP on a service without node ports": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
@@ -236,6 +246,8 @@ TAKEN = {
     "a gateway with its own authorities": {"gateway": {**GATEWAY["gateway"], "backendTLS": {"systemCA": True}}, **TLS, **LET_IN},
     "names beside a wildcard": (
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.b.example", "b.example"], "httpHostnames": ["ab.example", "*.a.example"]}, **LET_IN}),
+    "scrapes two minutes apart": {"serviceMonitor": {"enabled": True, "interval": "2m"}, **LET_IN},
+    "alerts that are left out": {"prometheusRule": {"enabled": True, "disabled": ["LongembedSlow", "LongembedReleaseAbsent"]}},
     "Prometheus without network policy": {**MONITOR, "networkPolicy": {"enabled": False}},
     "values for all charts of a parent": {"global": {"registry": "registry.example"}},
 }

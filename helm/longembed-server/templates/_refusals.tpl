@@ -8,6 +8,7 @@
 {{- include "longembed.refuseKeyNames" . -}}
 {{- include "longembed.refuseService" . -}}
 {{- include "longembed.refuseUnreachable" . -}}
+{{- include "longembed.refuseBlind" . -}}
 {{- include "longembed.refuseHttp" . -}}
 {{- include "longembed.refuseExtras" . -}}
 {{- end -}}
@@ -136,6 +137,33 @@
 {{- if .Values.gateway.enabled -}}
 {{- fail (printf "gateway.enabled: the network policy keeps the gateway out, because networkPolicy.grpc.from is empty; %s" $cure) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects what would leave the release unwatched: the operator skips such a ServiceMonitor, rates have no two samples, or an alert is not the one that was meant. */}}
+{{- define "longembed.refuseBlind" -}}
+{{- $monitor := .Values.serviceMonitor -}}
+{{- if $monitor.enabled -}}
+{{- $interval := include "longembed.seconds" $monitor.interval | int -}}
+{{- if gt (include "longembed.seconds" $monitor.scrapeTimeout | int) $interval -}}
+{{- fail (printf "serviceMonitor.scrapeTimeout %s is more than serviceMonitor.interval %s: Prometheus' operator would skip the ServiceMonitor; lower scrapeTimeout, too" $monitor.scrapeTimeout $monitor.interval) -}}
+{{- end -}}
+{{- if gt $interval 120 -}}
+{{- fail (printf "serviceMonitor.interval %s is more than 2m: the rules take rates over 5m, which need two samples" $monitor.interval) -}}
+{{- end -}}
+{{- $keda := .Values.autoscaling.keda -}}
+{{- if and $keda.enabled (gt (float64 $keda.runningBatches) 0.0) (gt $interval 60) -}}
+{{- fail (printf "serviceMonitor.interval %s is more than 1m: autoscaling.keda.runningBatches takes a rate over 2m, which needs two samples" $monitor.interval) -}}
+{{- end -}}
+{{- end -}}
+{{- $alerts := list "LongembedReleaseAbsent" -}}
+{{- range (.Files.Get "files/alerts.yaml" | fromYaml).groups -}}
+{{- range .rules -}}{{- with .alert -}}{{- $alerts = append $alerts . -}}{{- end -}}{{- end -}}
+{{- end -}}
+{{- range $index, $name := .Values.prometheusRule.disabled -}}
+{{- if not (has $name $alerts) -}}
+{{- fail (printf "prometheusRule.disabled[%d] %s is none of the alerts: %s" $index $name (sortAlpha $alerts | join ", ")) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
