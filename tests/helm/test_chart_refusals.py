@@ -194,6 +194,9 @@ REFUSED = {
         "serviceMonitor.interval 61s is more than 1m: autoscaling.keda.runningBatches takes a rate over 2m"),
     "an alert that there is not": (
         {"prometheusRule": {"disabled": ["LongembedSlow", "LongembedSlo"]}}, "prometheusRule.disabled[1] LongembedSlo is none of the alerts: LongembedAbsent, "),
+    "spans that the network policy keeps in": (
+        {"config": {"tracing": {"endpoint": "collector:4317"}}},
+        "config.tracing.endpoint collector:4317: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector"),
     "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
     "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
     "a fixed node port for HTTP on a service without node ports": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
@@ -248,6 +251,8 @@ TAKEN = {
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.b.example", "b.example"], "httpHostnames": ["ab.example", "*.a.example"]}, **LET_IN}),
     "scrapes two minutes apart": {"serviceMonitor": {"enabled": True, "interval": "2m"}, **LET_IN},
     "alerts that are left out": {"prometheusRule": {"enabled": True, "disabled": ["LongembedSlow", "LongembedReleaseAbsent"]}},
+    "tracing with a rule": {"config": {"tracing": {"endpoint": "collector:4317"}}, "networkPolicy": {"egress": [{"ports": [{"port": 4317}]}]}},
+    "tracing without network policy": {"config": {"tracing": {"endpoint": "collector:4317"}}, "networkPolicy": {"enabled": False}},
     "Prometheus without network policy": {**MONITOR, "networkPolicy": {"enabled": False}},
     "values for all charts of a parent": {"global": {"registry": "registry.example"}},
 }

@@ -126,6 +126,10 @@
 {{- if and .Values.serviceMonitor.enabled (not $policy.metrics.from) -}}
 {{- fail "serviceMonitor.enabled: the network policy keeps Prometheus out, because networkPolicy.metrics.from is empty; name its namespace there, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], or set networkPolicy.enabled to false" -}}
 {{- end -}}
+{{- $endpoint := dig "tracing" "endpoint" "" .Values.config -}}
+{{- if and $endpoint (not $policy.egress) -}}
+{{- fail (printf "config.tracing.endpoint %s: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector and DNS there, such as [{to: [{namespaceSelector: {}}], ports: [{port: 4317}, {port: 53, protocol: UDP}]}], or set networkPolicy.enabled to false" $endpoint) -}}
+{{- end -}}
 {{- if not $policy.grpc.from -}}
 {{- $cure := "name the callers there, such as [{ipBlock: {cidr: 10.0.0.0/8}}] or [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateways}}}], or set networkPolicy.enabled to false" -}}
 {{- if ne .Values.service.type "ClusterIP" -}}
