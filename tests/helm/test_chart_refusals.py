@@ -143,6 +143,13 @@ REFUSED = {
     "a capability": ({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}, "'add' not allowed"),
     "pull secrets by their old name": ({"image": {"pullSecrets": [{"name": "registry"}]}}, "'pullSecrets' not allowed"),
     "a variable twice": ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env[1].name A appears twice"),
+    "a variable that turns keys off": (
+        {**TLS, **KEYS, "env": [{"name": "LONGEMBED__API_KEYS", "value": ""}]}, "env[0].name LONGEMBED__API_KEYS would override what the chart sets or checks"),
+    "a variable that moves the API": ({"env": [{"name": "LONGEMBED__LISTEN", "value": "0.0.0.0:9"}]}, "env[0].name LONGEMBED__LISTEN would override"),
+    "a variable that turns TLS off": (
+        {**TLS, "env": [{"name": "LONGEMBED__TLS__CERTIFICATE", "value": ""}]}, "env[0].name LONGEMBED__TLS__CERTIFICATE would override"),
+    "a variable that drains for longer": (
+        {"env": [{"name": "LONGEMBED__DRAIN__TIMEOUT", "value": "5m"}]}, "set bindAddress, http, tls, apiKeys, config.drain or config.limits instead"),
     "a variable without a value": ({"env": [{"name": "A"}]}, "env[0], A, needs one of value and valueFrom"),
     "a variable with two values": (
         {"env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}, "env[0], A, needs one of value and valueFrom"),
@@ -247,6 +254,7 @@ TAKEN = {
     "threads without a CPU limit": {"resources": {"limits": {"cpu": None}}, "config": {"compute_threads": 4}},
     "a gateway without network policy": {**GATEWAY, "networkPolicy": {"enabled": False}},
     "a gateway with its own authorities": {"gateway": {**GATEWAY["gateway"], "backendTLS": {"systemCA": True}}, **TLS, **LET_IN},
+    "a key of the config by a variable": {"env": [{"name": "LONGEMBED__TRACING__ENDPOINT", "value": "$(NODE):4317"}]},
     "names beside a wildcard": (
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.b.example", "b.example"], "httpHostnames": ["ab.example", "*.a.example"]}, **LET_IN}),
     "scrapes two minutes apart": {"serviceMonitor": {"enabled": True, "interval": "2m"}, **LET_IN},

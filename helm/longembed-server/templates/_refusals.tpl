@@ -210,7 +210,12 @@
 {{/* Rejects additions to the pod that conflict with each other or with the chart's own parts. */}}
 {{- define "longembed.refuseExtras" -}}
 {{- $names := dict -}}
+{{- /* A variable overrides the config, and with it what was checked. Probes and services call the addresses that the chart sets. */ -}}
+{{- $checked := "^LONGEMBED__((HTTP_|HEALTH_|METRICS_)?LISTEN|TLS__.*|API_KEYS|DRAIN__.*|LIMITS__MAX_BULK_QUEUE_WAIT)$" -}}
 {{- range $index, $variable := .Values.env -}}
+{{- if regexMatch $checked $variable.name -}}
+{{- fail (printf "env[%d].name %s would override what the chart sets or checks; set bindAddress, http, tls, apiKeys, config.drain or config.limits instead" $index $variable.name) -}}
+{{- end -}}
 {{- if hasKey $names $variable.name -}}
 {{- fail (printf "env[%d].name %s appears twice" $index $variable.name) -}}
 {{- end -}}
