@@ -10,7 +10,7 @@
 # Sourced by deploy/quickstart.sh and tests/run.sh for its functions.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/build/venv
 logs=$root/build/logs
 debian_packages=(

@@ -8,7 +8,7 @@
 # Each package of requirements.txt is installed separately into build/clients. If a package cannot be installed, its clients are skipped by name.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 venv=$root/build/clients
 log=$root/build/logs/clients-pip.log
 mkdir -p "$root/build/logs"

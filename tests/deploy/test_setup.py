@@ -19,6 +19,22 @@ def bash(script: str, **env: str) -> subprocess.CompletedProcess:
     return subprocess.run(["bash", "-c", program], capture_output=True, text=True, env={**base, **env})
 
 
+SCRIPTS = [path for path in ROOT.rglob("*.sh") if "$(dirname" in path.read_text() and not path.is_relative_to(ROOT / "build")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_script_finds_its_folder_whatever_cdpath_says(script, tmp_path):
+    """With CDPATH, cd prints the folder, or goes to one of the same name elsewhere."""
+    (tmp_path / script.parent.relative_to(ROOT)).mkdir(parents=True)
+    found = re.search(r"^(root|repository|here)=(\$\(.*dirname.*)$", script.read_text(), re.M)
+    if found is None:
+        return  # It sources setup.sh.
+    command = found[2].replace("${BASH_SOURCE[0]}", str(script.relative_to(ROOT)))
+    for path in (".", str(tmp_path)):
+        done = subprocess.run(["bash", "-c", f'printf %s "{command}"'], cwd=ROOT, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "CDPATH": path})
+        assert Path(done.stdout) in (ROOT, script.parent)
+
+
 def test_an_unknown_device_is_refused(tmp_path):
     done = bash(f"venv={tmp_path}; install_libtorch", DEVICE="gpu")
     assert done.returncode == 1
