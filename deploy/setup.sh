@@ -30,6 +30,10 @@ programs=(longembed-server longembed longembed-embed-texts)
 # Python without bytecode compiles torch and transformers again at every start, for 7 seconds.
 unset PYTHONDONTWRITEBYTECODE
 
+# A proxy for downloads (http_proxy) cannot reach the servers that the scripts start here.
+no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}${NO_PROXY:+,$NO_PROXY}
+export no_proxy NO_PROXY=$no_proxy
+
 bold='' plain=''
 if [ -t 2 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 say() { printf '%s[%4ds]%s %s\n' "$bold" "$SECONDS" "$plain" "$*" >&2; }

@@ -1,9 +1,11 @@
 """Tests deploy/setup.sh and deploy/quickstart.sh: what they install, and how they run two commands in parallel. Their functions are called
 directly."""
 
+import http.server
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,32 @@ def test_a_script_finds_its_folder_whatever_cdpath_says(script, tmp_path):
     for path in (".", str(tmp_path)):
         done = subprocess.run(["bash", "-c", f'printf %s "{command}"'], cwd=ROOT, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "CDPATH": path})
         assert Path(done.stdout) in (ROOT, script.parent)
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"longembed_requests_total 1\n")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("own", [{}, {"no_proxy": "a.example"}, {"NO_PROXY": "a.example"}])
+def test_a_proxy_is_for_downloads_only(own):
+    """curl and urllib would ask the proxy for loopback addresses, too."""
+    proxy = "http://127.0.0.1:9"  # Nothing listens there.
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/metrics"
+        python = f"{sys.executable} -c 'import urllib.request; print(urllib.request.urlopen(\"{url}\").status)'"
+        done = bash(f'metrics={url}; show_metrics; {python}; echo "$no_proxy $NO_PROXY"', http_proxy=proxy, https_proxy=proxy, **own)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert "longembed_requests_total 1" in done.stdout and "\n200\n" in done.stdout
+    addresses = "127.0.0.1,localhost" + (",a.example" if own else "")
+    assert done.stdout.splitlines()[-1] == f"{addresses} {addresses}"
 
 
 def test_an_unknown_device_is_refused(tmp_path):
