@@ -30,6 +30,9 @@ programs=(longembed-server longembed longembed-embed-texts)
 # Python without bytecode compiles torch and transformers again at every start, for 7 seconds.
 unset PYTHONDONTWRITEBYTECODE
 
+# The scripts read what tools print: numbers with a point, which awk and bash write and expect with a comma in other languages, and a compiler's "error:".
+export LC_ALL=C.UTF-8
+
 # A proxy for downloads (http_proxy) cannot reach the servers that the scripts start here.
 no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}${NO_PROXY:+,$NO_PROXY}
 export no_proxy NO_PROXY=$no_proxy

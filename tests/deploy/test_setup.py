@@ -63,6 +63,19 @@ def test_a_proxy_is_for_downloads_only(own):
     assert done.stdout.splitlines()[-1] == f"{addresses} {addresses}"
 
 
+def test_numbers_are_read_in_every_language(tmp_path):
+    """With a decimal comma, awk would read 0.25 as 0, and bash would write the time with a comma."""
+    made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"no sources of locales: {made.stderr.strip()}")
+    metrics = "longembed_queue_duration_seconds_sum 0.25\nlongembed_queue_duration_seconds_count 1\nlongembed_requests_total 1\n"
+    (tmp_path / "metrics").write_text(metrics)
+    script = f"metrics=file://{tmp_path}/metrics; show_metrics; echo $EPOCHREALTIME"
+    done = bash(script, LOCPATH=str(tmp_path), LC_ALL="de_DE.UTF-8")
+    assert "250.0 ms on average, 1 times" in done.stdout
+    assert re.fullmatch(r"\d+\.\d+", done.stdout.splitlines()[-1])
+
+
 def test_an_unknown_device_is_refused(tmp_path):
     done = bash(f"venv={tmp_path}; install_libtorch", DEVICE="gpu")
     assert done.returncode == 1
