@@ -136,7 +136,15 @@ leave_cuda_out() {
 }
 
 torch_requirement() { grep '^torch==' "$root/model/export/requirements.txt"; }
-has_libtorch() { is_installed libtorch "$(torch_requirement) $device"; }
+
+# venv_is_of_another_python: whether the system's Python has been upgraded since build/venv was made. It then looks for packages in another folder.
+venv_is_of_another_python() {
+  local made
+  made=$(sed -n 's/^version = \([0-9]*\.[0-9]*\).*/\1/p' "$venv/pyvenv.cfg" 2>/dev/null || true)
+  [ -n "$made" ] && [ "$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != "$made" ]
+}
+
+has_libtorch() { is_installed libtorch "$(torch_requirement) $device" && ! venv_is_of_another_python; }
 
 # The wheel of torch alone, which has the LibTorch that the server links.
 install_libtorch() {
@@ -200,10 +208,11 @@ show_build_progress() {
   done
 }
 
-# configure PRESET [OPTION...]: a LibTorch or cargo that is named now overrides one that an earlier configure found.
+# configure PRESET [OPTION...]: a LibTorch or cargo that is named now overrides one that an earlier configure found. If that LibTorch is gone, it is looked for again.
 configure() {
-  local preset=$1 found=(-D "CARGO=$(command -v cargo)" "${@:2}")
-  [ -z "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ] || found+=(-U 'LONGEMBED_TORCH_[IC]*')
+  local preset=$1 found=(-D "CARGO=$(command -v cargo)" "${@:2}") earlier
+  earlier=$(sed -n 's/^LONGEMBED_TORCH_CPU:FILEPATH=\(\/.*\)/\1/p' "$root/build/$preset/CMakeCache.txt" 2>/dev/null || true)
+  [ -z "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ] && [ -e "${earlier:-/}" ] || found+=(-U 'LONGEMBED_TORCH_[IC]*')
   [ -z "${LIBTORCH-}" ] || found+=(-D "LONGEMBED_LIBTORCH=$LIBTORCH")
   [ -f "$root/build/$preset/build.ninja" ] || say "configuring the C++ build ($preset)"
   run_logged "configure-$preset.log" "cmake could not configure the build; the lines above say what it lacks" \

@@ -88,6 +88,27 @@ def test_a_libtorch_for_another_device_is_installed_anew(tmp_path):
     assert [bash(script, DEVICE=device).stdout for device in ("cpu", "cuda")] == ["yes\n", "no\n"]
 
 
+@pytest.mark.parametrize("made_with, found", [("%d.%d.0" % sys.version_info[:2], "yes\n"), ("3.4.2", "no\n")])
+def test_a_venv_of_a_python_that_has_been_upgraded_is_made_anew(tmp_path, made_with, found):
+    """Its packages are in a folder that the new Python does not read."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
+    config = tmp_path / "pyvenv.cfg"
+    config.write_text(re.sub(r"^version = .*$", f"version = {made_with}", config.read_text(), flags=re.M))
+    script = f'venv={tmp_path}; mark_installed libtorch "$(torch_requirement) $device"; if has_libtorch; then echo yes; else echo no; fi'
+    assert bash(script).stdout == found
+
+
+@pytest.mark.parametrize("there, libtorch, looks_again", [(True, "", False), (False, "", True), (True, "/opt/libtorch", True)])
+def test_a_libtorch_that_is_gone_is_looked_for_again(tmp_path, there, libtorch, looks_again):
+    (tmp_path / "build/release").mkdir(parents=True)
+    if there:
+        (tmp_path / "libtorch_cpu.so").touch()
+    (tmp_path / "build/release/CMakeCache.txt").write_text(f"LONGEMBED_TORCH_CPU:FILEPATH={tmp_path}/libtorch_cpu.so\n")
+    done = bash(f'root={tmp_path}; cargo() {{ :; }}; run_logged() {{ echo "$@"; }}; configure release', LIBTORCH=libtorch)
+    assert done.returncode == 0, done.stderr
+    assert ("-U LONGEMBED_TORCH_[IC]*" in done.stdout) == looks_again
+
+
 def test_stubs_replace_the_libraries_of_cuda(tmp_path):
     """Python's torch is linked with libraries that are not installed. It must still load, and pip must not miss any package."""
     lib, info = tmp_path / "torch/lib", tmp_path / "torch-2.11.0.dist-info"
