@@ -54,7 +54,8 @@ FROM scratch AS runtime-cpu
 COPY --from=build /image/libtorch/ /
 COPY --from=build /image/server/ /
 COPY --from=model /src/models/ /models/
-COPY deploy/container/config.yaml /etc/longembed/config.yaml
+# COPY keeps the mode that a file has where the image is built. After a clone with umask 077 the image's user could not read it.
+COPY --chmod=644 deploy/container/config.yaml /etc/longembed/config.yaml
 # Fails here when the loader does not find a library.
 RUN ["/usr/local/bin/longembed-server", "--version"]
 EXPOSE 50051 8080 50052 9464
