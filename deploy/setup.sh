@@ -60,6 +60,20 @@ run_logged() {
   fi
 }
 
+# alone NAME COMMAND...: runs the command after any other run of these scripts in this tree that has begun one by this NAME. Two at once would write the same files.
+alone() {
+  local lock=$root/build/$1.lock
+  shift
+  mkdir -p "$root/build"
+  (
+    flock --nonblock 9 || {
+      say "waiting for another run of these scripts (flock of ${lock#"$root"/})"
+      flock 9
+    }
+    "$@"
+  ) 9>"$lock"
+}
+
 # debian_version: 12 on bookworm; nothing on testing and on other systems.
 debian_version() { sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release; }
 
@@ -147,7 +161,9 @@ venv_is_of_another_python() {
 has_libtorch() { is_installed libtorch "$(torch_requirement) $device" && ! venv_is_of_another_python; }
 
 # The wheel of torch alone, which has the LibTorch that the server links.
-install_libtorch() {
+install_libtorch() { has_libtorch || alone venv install_libtorch_alone; }
+
+install_libtorch_alone() {
   local packages cuda
   ! has_libtorch || return 0
   case $device in cpu | cuda) ;; *) fail "DEVICE is $device; it must be cpu or cuda" ;; esac
@@ -169,9 +185,13 @@ install_libtorch() {
 
 # install_python NAME REQUIREMENTS...: installs what these files list into build/venv, and records it as NAME.
 install_python() {
+  install_libtorch
+  alone venv install_python_alone "$@"
+}
+
+install_python_alone() {
   local name=$1 wanted
   shift
-  install_libtorch
   wanted=$(cat "$venv/.installed-libtorch" "$@" | sha256sum)
   ! is_installed "$name" "$wanted" || return 0
   say "installing the Python packages of $name into build/venv"
@@ -183,7 +203,9 @@ install_test_packages() { install_python tests "$root/tests/requirements.txt"; }
 install_exporter() { install_python exporter "$root/model/export/requirements.txt"; }
 
 # The Python package, from this tree, and the libraries that its adapters are tried against. It is installed again when its requirements, build files, protos or retry policy have changed.
-install_python_package() {
+install_python_package() { alone venv install_python_package_alone; }
+
+install_python_package_alone() {
   local package=$root/client/python requirements=$root/tests/client/python/requirements.txt wanted
   wanted=$(cat "$requirements" "$package/pyproject.toml" "$package/setup.py" "$root"/proto/*/*/*.proto "$root/deploy/client/retry_service_config.json" | sha256sum)
   ! is_installed package "$wanted" || return 0
@@ -209,7 +231,9 @@ show_build_progress() {
 }
 
 # configure PRESET [OPTION...]: a LibTorch or cargo that is named now overrides one that an earlier configure found. If that LibTorch is gone, it is looked for again.
-configure() {
+configure() { alone "build-$1" configure_alone "$@"; }
+
+configure_alone() {
   local preset=$1 found=(-D "CARGO=$(command -v cargo)" "${@:2}") earlier
   earlier=$(sed -n 's/^LONGEMBED_TORCH_CPU:FILEPATH=\(\/.*\)/\1/p' "$root/build/$preset/CMakeCache.txt" 2>/dev/null || true)
   [ -z "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ] && [ -e "${earlier:-/}" ] || found+=(-U 'LONGEMBED_TORCH_[IC]*')
@@ -233,7 +257,9 @@ build_jobs() {
 }
 
 # compile PRESET TARGET...: builds what is configured.
-compile() {
+compile() { alone "build-$1" compile_alone "$@"; }
+
+compile_alone() {
   local preset=$1 log=$logs/build-$1.log
   shift
   if [[ $(ninja -C "$root/build/$preset" -n "$@") == *'no work to do'* ]]; then return 0; fi

@@ -109,6 +109,27 @@ def test_a_libtorch_that_is_gone_is_looked_for_again(tmp_path, there, libtorch, 
     assert ("-U LONGEMBED_TORCH_[IC]*" in done.stdout) == looks_again
 
 
+def test_two_runs_install_one_after_the_other(tmp_path):
+    """Without a lock, the second would clear the folder that the first has half made."""
+    (tmp_path / "model/export").mkdir(parents=True)
+    (tmp_path / "model/export/requirements.txt").write_text("torch==2.11.0\n")
+    script = f"""root={tmp_path} venv={tmp_path}/build/venv logs={tmp_path}/logs
+    run_logged() {{ echo makes >>{tmp_path}/done; mkdir -p $venv/bin $venv/lib/python3.11/site-packages; cp /bin/true $venv/bin/python; }}
+    info=$venv/lib/python3.11/site-packages/torch-2.11.0.dist-info
+    pip_install() {{ echo begins >>{tmp_path}/done; sleep 0.5; mkdir -p $info; touch $info/METADATA; echo ends >>{tmp_path}/done; }}
+    leave_cuda_out() {{ :; }}; df() {{ echo 9000000000; }}
+    install_libtorch & install_libtorch & wait %1; wait %2"""
+    done = bash(script, DEVICE="cpu")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "done").read_text().split() == ["makes", "begins", "ends"]
+    assert done.stderr.count("waiting for another run of these scripts (flock of build/venv.lock)") == 1
+
+
+def test_a_step_that_fails_alone_ends_the_script():
+    done = bash("compile_alone() { fail 'it is bad'; }; build() { compile release; }; build; echo goes on")
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("it is bad") == 1
+
+
 def test_stubs_replace_the_libraries_of_cuda(tmp_path):
     """Python's torch is linked with libraries that are not installed. It must still load, and pip must not miss any package."""
     lib, info = tmp_path / "torch/lib", tmp_path / "torch-2.11.0.dist-info"
