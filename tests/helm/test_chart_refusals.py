@@ -72,6 +72,8 @@ REFUSED = {
     "an address without a load balancer": ({"service": {"loadBalancerIP": "10.0.0.1"}}, "service.loadBalancerIP has no meaning for service.type ClusterIP"),
     "node ports turned off without a load balancer": (
         {"service": {"allocateLoadBalancerNodePorts": False}}, "service.allocateLoadBalancerNodePorts false has no meaning for service.type ClusterIP"),
+    "a service by IPv6 alone to pods without": ({"service": {"ipFamilies": ["IPv6"]}}, "service.ipFamilies IPv6: the pods would not answer by IPv6, because bindAddress"),
+    "a service with IPv6 to pods without": ({"service": {"ipFamilyPolicy": "PreferDualStack"}}, "service.ipFamilyPolicy PreferDualStack: the pods would not"),
     "a port that there is not": ({"service": {"port": 65536}}, "/service/port"),
     "more connections than the server takes": ({"config": {"connections": {"max": 1048577}}}, "/config/connections/max"),
     "a limit of nothing": ({"config": {"limits": {"max_request_bytes": 0}}}, "/config/limits/max_request_bytes"),
@@ -255,6 +257,7 @@ TAKEN = {
     "a gateway without network policy": {**GATEWAY, "networkPolicy": {"enabled": False}},
     "a gateway with its own authorities": {"gateway": {**GATEWAY["gateway"], "backendTLS": {"systemCA": True}}, **TLS, **LET_IN},
     "a key of the config by a variable": {"env": [{"name": "LONGEMBED__TRACING__ENDPOINT", "value": "$(NODE):4317"}]},
+    "IPv4 by name": {"service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]}},
     "names beside a wildcard": (
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.b.example", "b.example"], "httpHostnames": ["ab.example", "*.a.example"]}, **LET_IN}),
     "scrapes two minutes apart": {"serviceMonitor": {"enabled": True, "interval": "2m"}, **LET_IN},

@@ -107,6 +107,10 @@
 {{- else if not (or $.Values.tls.enabled $service.allowPlaintext) -}}
 {{- fail (printf "service.type %s leads out of the cluster in plaintext; set tls.enabled, or service.allowPlaintext where something in front of the pods terminates TLS" $service.type) -}}
 {{- end -}}
+{{- $dual := hasSuffix "DualStack" (default "" $service.ipFamilyPolicy) -}}
+{{- if and (eq .Values.bindAddress "0.0.0.0") (or $dual (has "IPv6" (default list $service.ipFamilies))) -}}
+{{- fail (printf "service.%s: the pods would not answer by IPv6, because bindAddress is 0.0.0.0; set it to \"[::]\"" (ternary (printf "ipFamilyPolicy %s" $service.ipFamilyPolicy) "ipFamilies IPv6" $dual)) -}}
+{{- end -}}
 {{- if ne $service.type "LoadBalancer" -}}
 {{- range $field := list "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" -}}
 {{- with get $service $field -}}
