@@ -175,6 +175,22 @@ def test_what_needs_no_libtorch_is_compiled_before_libtorch_is_there(tmp_path, l
     assert done.stdout.splitlines()[-1] == "compiles release longembed-server longembed"
 
 
+def test_a_model_may_load_for_long(tmp_path):
+    """With a limit of a minute, a model of 7 billion weights could not be shown on a small machine."""
+    log = tmp_path / "server.log"
+    log.write_text('{"event": "loading", "ratio": 0.5}\n')
+    wait = f"log={log} waits_between_reports=3; {{ sleep 0.8; echo 'serving gRPC' >>{log}; sleep 5; }} & server_pid=$!; wait_for_server; kill $server_pid"
+    done = bash(wait)
+    assert done.returncode == 0, done.stderr
+    assert 'the model is loading: {"event": "loading", "ratio": 0.5}' in done.stderr
+
+
+def test_a_server_that_ends_is_not_waited_for(tmp_path):
+    (tmp_path / "server.log").write_text("models[0].path: is missing\n")
+    done = bash(f"log={tmp_path}/server.log; sleep 0.2 & server_pid=$!; wait_for_server")
+    assert done.returncode == 1 and "the server did not start: models[0].path: is missing" in done.stderr
+
+
 JOBS = "quick() { echo quick; }; bad() { fail 'it is bad'; }; slow() { sleep 60 | cat; echo slow; }; "
 
 
