@@ -303,6 +303,9 @@ set_up() {
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   [ $# -gt 0 ] || set -- e5-small-v2
+  for model in "$@"; do
+    case $model in "" | -*) fail "unknown argument '$model'; usage: deploy/setup.sh [MODEL...]" ;; esac
+  done
   set_up
   build release "${programs[@]}"
   for model in "$@"; do export_model "$model" >/dev/null; done

@@ -191,6 +191,12 @@ def test_a_server_that_ends_is_not_waited_for(tmp_path):
     assert done.returncode == 1 and "the server did not start: models[0].path: is missing" in done.stderr
 
 
+@pytest.mark.parametrize("argument", ["--help", "-h", "--model=e5-small-v2", ""])
+def test_setup_refuses_what_is_no_model_before_it_installs(argument):
+    done = subprocess.run([ROOT / "deploy/setup.sh", argument], capture_output=True, text=True, env={"PATH": "/nowhere:/usr/bin:/bin", "HOME": "/root"})
+    assert done.returncode == 1 and f"unknown argument '{argument}'; usage: deploy/setup.sh [MODEL...]" in done.stderr
+
+
 JOBS = "quick() { echo quick; }; bad() { fail 'it is bad'; }; slow() { sleep 60 | cat; echo slow; }; "
 
 
