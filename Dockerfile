@@ -61,7 +61,8 @@ RUN ["/usr/local/bin/longembed-server", "--version"]
 EXPOSE 50051 8080 50052 9464
 USER 10001:10001
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+# The first success ends the start period. It must be as long as large models load, because Swarm and others replace a container that is unhealthy.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=1800s --retries=3 \
     CMD ["/usr/local/bin/longembed", "health", "--server", "127.0.0.1:50052"]
 ENTRYPOINT ["/usr/local/bin/longembed-server"]
 CMD ["--config", "/etc/longembed/config.yaml"]

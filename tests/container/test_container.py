@@ -155,6 +155,13 @@ def test_ports_agree():
     assert f'"127.0.0.1:{PORTS["health_listen"]}"' in check and '"health"' in check
 
 
+def test_a_container_is_not_unhealthy_while_a_large_model_loads():
+    period = int(last("HEALTHCHECK").flag("start-period").removesuffix("s"))
+    examples = [yaml.safe_load(path.read_text()) for path in (ROOT / "helm/longembed-server/examples").glob("*.yaml")]
+    starts = [example["probes"]["startup"] for example in examples if "startup" in example.get("probes", {})]
+    assert starts and period >= max(start["periodSeconds"] * start["failureThreshold"] for start in starts)
+
+
 def test_ports_are_those_of_the_chart():
     values = ROOT / "helm/longembed-server/values.yaml"
     if not values.exists():
