@@ -37,6 +37,9 @@ export LC_ALL=C.UTF-8
 no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}${NO_PROXY:+,$NO_PROXY}
 export no_proxy NO_PROXY=$no_proxy
 
+# The scripts start servers with configs of their own, and call those. A shell that is set up for another server must not change either.
+unset "${!LONGEMBED__@}" LONGEMBED_SERVER
+
 bold='' plain=''
 if [ -t 2 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 say() { printf '%s[%4ds]%s %s\n' "$bold" "$SECONDS" "$plain" "$*" >&2; }

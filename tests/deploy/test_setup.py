@@ -63,6 +63,14 @@ def test_a_proxy_is_for_downloads_only(own):
     assert done.stdout.splitlines()[-1] == f"{addresses} {addresses}"
 
 
+@pytest.mark.parametrize("own", [{}, {"LONGEMBED__LISTEN": "0.0.0.0:1", "LONGEMBED__LOG__LEVEL": "error", "LONGEMBED_SERVER": "production:50051"}])
+def test_variables_for_another_server_are_left_out(own):
+    """With LONGEMBED_SERVER, quickstart.sh would show vectors of that server, and with LONGEMBED__LISTEN wait for its own in vain."""
+    done = bash("env", LONGEMBED_BUILD="build/dev", **own)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("LONGEMBED_")] == ["LONGEMBED_BUILD=build/dev"]
+
+
 def test_numbers_are_read_in_every_language(tmp_path):
     """With a decimal comma, awk would read 0.25 as 0, and bash would write the time with a comma."""
     made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], capture_output=True, text=True)
