@@ -65,7 +65,7 @@ def test_a_proxy_is_for_downloads_only(own):
 
 @pytest.mark.parametrize("own", [{}, {"LONGEMBED__LISTEN": "0.0.0.0:1", "LONGEMBED__LOG__LEVEL": "error", "LONGEMBED_SERVER": "production:50051"}])
 def test_variables_for_another_server_are_left_out(own):
-    """With LONGEMBED_SERVER, quickstart.sh would show vectors of that server, and with LONGEMBED__LISTEN wait for its own in vain."""
+    """With LONGEMBED_SERVER, quickstart.sh would show vectors of that server, and with LONGEMBED__LISTEN never find its own."""
     done = bash("env", LONGEMBED_BUILD="build/dev", **own)
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("LONGEMBED_")] == ["LONGEMBED_BUILD=build/dev"]
