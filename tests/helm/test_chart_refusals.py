@@ -212,6 +212,8 @@ REFUSED = {
     "spans that the network policy keeps in": (
         {"config": {"tracing": {"endpoint": "collector:4317"}}},
         "config.tracing.endpoint collector:4317: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector"),
+    "spans to a name that begins like this machine's": (
+        {"config": {"tracing": {"endpoint": "localhost.example:4317"}}}, "config.tracing.endpoint localhost.example:4317: the network policy keeps spans in"),
     "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
     "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
     "a fixed node port for HTTP on a service without node ports": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
@@ -272,6 +274,9 @@ TAKEN = {
     "scrapes two minutes apart": {"serviceMonitor": {"enabled": True, "interval": "2m"}, **LET_IN},
     "alerts that are left out": {"prometheusRule": {"enabled": True, "disabled": ["LongembedSlow", "LongembedReleaseAbsent"]}},
     "tracing with a rule": {"config": {"tracing": {"endpoint": "collector:4317"}}, "networkPolicy": {"egress": [{"ports": [{"port": 4317}]}]}},
+    "tracing to a sidecar": {"config": {"tracing": {"endpoint": "http://127.0.0.1:4317"}}, "extraContainers": [{"name": "collector", "image": "a:1"}]},
+    "tracing to a sidecar by IPv6": {"config": {"tracing": {"endpoint": "[::1]:4317"}}},
+    "tracing to a sidecar by name": {"config": {"tracing": {"endpoint": "localhost:4317"}}},
     "tracing without network policy": {"config": {"tracing": {"endpoint": "collector:4317"}}, "networkPolicy": {"enabled": False}},
     "Prometheus without network policy": {**MONITOR, "networkPolicy": {"enabled": False}},
     "values for all charts of a parent": {"global": {"registry": "registry.example"}},

@@ -131,7 +131,9 @@
 {{- fail "serviceMonitor.enabled: the network policy keeps Prometheus out, because networkPolicy.metrics.from is empty; name its namespace there, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], or set networkPolicy.enabled to false" -}}
 {{- end -}}
 {{- $endpoint := dig "tracing" "endpoint" "" .Values.config -}}
-{{- if and $endpoint (not $policy.egress) -}}
+{{- /* A collector in the pod, as a sidecar, is not subject to the policy. */ -}}
+{{- $inside := regexMatch "^(https?://)?(localhost|127\\.[0-9.]+|\\[::1\\]):[0-9]+$" $endpoint -}}
+{{- if and $endpoint (not $inside) (not $policy.egress) -}}
 {{- fail (printf "config.tracing.endpoint %s: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector and DNS there, such as [{to: [{namespaceSelector: {}}], ports: [{port: 4317}, {port: 53, protocol: UDP}]}], or set networkPolicy.enabled to false" $endpoint) -}}
 {{- end -}}
 {{- if not $policy.grpc.from -}}
