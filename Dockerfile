@@ -54,13 +54,15 @@ FROM scratch AS runtime-cpu
 COPY --from=build /image/libtorch/ /
 COPY --from=build /image/server/ /
 COPY --from=model /src/models/ /models/
-COPY deploy/container/config.yaml /etc/longembed/config.yaml
+# COPY keeps the mode that a file has where the image is built. After a clone with umask 077 the image's user could not read it.
+COPY --chmod=644 deploy/container/config.yaml /etc/longembed/config.yaml
 # Fails here when the loader does not find a library.
 RUN ["/usr/local/bin/longembed-server", "--version"]
 EXPOSE 50051 8080 50052 9464
 USER 10001:10001
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+# The first success ends the start period. It must be as long as large models load, because Swarm and others replace a container that is unhealthy.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=1800s --retries=3 \
     CMD ["/usr/local/bin/longembed", "health", "--server", "127.0.0.1:50052"]
 ENTRYPOINT ["/usr/local/bin/longembed-server"]
 CMD ["--config", "/etc/longembed/config.yaml"]

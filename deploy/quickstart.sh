@@ -111,15 +111,20 @@ start_server() {
   trap stop_server EXIT
   LONGEMBED__HTTP_LISTEN=$http "$root/build/release/longembed-server" --config "$work/config.yaml" 2>"$log" &
   server_pid=$!
-  for _ in $(seq 600); do
-    ! grep -q 'serving gRPC' "$log" || return 0
+  wait_for_server
+}
+
+# A model with billions of weights loads for minutes, so there is no limit but the server's end.
+wait_for_server() {
+  local waits=0
+  until grep -q 'serving gRPC' "$log"; do
     if ! kill -0 "$server_pid" 2>/dev/null; then
       server_pid=''
       fail "the server did not start: $(tail -n 1 "$log")"
     fi
+    [ $((++waits % ${waits_between_reports:-300})) != 0 ] || say "the model is loading: $(tail -n 1 "$log")"
     sleep 0.1
   done
-  fail "the server was not ready within a minute; ${log#"$root"/} says how far it came"
 }
 
 show_metrics() {

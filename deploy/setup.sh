@@ -10,7 +10,7 @@
 # Sourced by deploy/quickstart.sh and tests/run.sh for its functions.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/build/venv
 logs=$root/build/logs
 debian_packages=(
@@ -29,6 +29,16 @@ programs=(longembed-server longembed longembed-embed-texts)
 
 # Python without bytecode compiles torch and transformers again at every start, for 7 seconds.
 unset PYTHONDONTWRITEBYTECODE
+
+# The scripts read what tools print: numbers with a point, which awk and bash write and expect with a comma in other languages, and a compiler's "error:".
+export LC_ALL=C.UTF-8
+
+# A proxy for downloads (http_proxy) cannot reach the servers that the scripts start here.
+no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}${NO_PROXY:+,$NO_PROXY}
+export no_proxy NO_PROXY=$no_proxy
+
+# The scripts start servers with configs of their own, and call those. A shell that is set up for another server must not change either.
+unset "${!LONGEMBED__@}" LONGEMBED_SERVER
 
 bold='' plain=''
 if [ -t 2 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
@@ -51,6 +61,20 @@ run_logged() {
     tail -n 20 "$log" >&2
     fail "$advice (whole output: ${log#"$root"/})"
   fi
+}
+
+# alone NAME COMMAND...: runs the command after any other run of these scripts in this tree that has begun one by this NAME. Two at once would write the same files.
+alone() {
+  local lock=$root/build/$1.lock
+  shift
+  mkdir -p "$root/build"
+  (
+    flock --nonblock 9 || {
+      say "waiting for another run of these scripts (flock of ${lock#"$root"/})"
+      flock 9
+    }
+    "$@"
+  ) 9>"$lock"
 }
 
 # debian_version: 12 on bookworm; nothing on testing and on other systems.
@@ -129,10 +153,20 @@ leave_cuda_out() {
 }
 
 torch_requirement() { grep '^torch==' "$root/model/export/requirements.txt"; }
-has_libtorch() { is_installed libtorch "$(torch_requirement) $device"; }
+
+# venv_is_of_another_python: whether the system's Python has been upgraded since build/venv was made. It then looks for packages in another folder.
+venv_is_of_another_python() {
+  local made
+  made=$(sed -n 's/^version = \([0-9]*\.[0-9]*\).*/\1/p' "$venv/pyvenv.cfg" 2>/dev/null || true)
+  [ -n "$made" ] && [ "$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != "$made" ]
+}
+
+has_libtorch() { is_installed libtorch "$(torch_requirement) $device" && ! venv_is_of_another_python; }
 
 # The wheel of torch alone, which has the LibTorch that the server links.
-install_libtorch() {
+install_libtorch() { has_libtorch || alone venv install_libtorch_alone; }
+
+install_libtorch_alone() {
   local packages cuda
   ! has_libtorch || return 0
   case $device in cpu | cuda) ;; *) fail "DEVICE is $device; it must be cpu or cuda" ;; esac
@@ -154,9 +188,13 @@ install_libtorch() {
 
 # install_python NAME REQUIREMENTS...: installs what these files list into build/venv, and records it as NAME.
 install_python() {
+  install_libtorch
+  alone venv install_python_alone "$@"
+}
+
+install_python_alone() {
   local name=$1 wanted
   shift
-  install_libtorch
   wanted=$(cat "$venv/.installed-libtorch" "$@" | sha256sum)
   ! is_installed "$name" "$wanted" || return 0
   say "installing the Python packages of $name into build/venv"
@@ -168,7 +206,9 @@ install_test_packages() { install_python tests "$root/tests/requirements.txt"; }
 install_exporter() { install_python exporter "$root/model/export/requirements.txt"; }
 
 # The Python package, from this tree, and the libraries that its adapters are tried against. It is installed again when its requirements, build files, protos or retry policy have changed.
-install_python_package() {
+install_python_package() { alone venv install_python_package_alone; }
+
+install_python_package_alone() {
   local package=$root/client/python requirements=$root/tests/client/python/requirements.txt wanted
   wanted=$(cat "$requirements" "$package/pyproject.toml" "$package/setup.py" "$root"/proto/*/*/*.proto "$root/deploy/client/retry_service_config.json" | sha256sum)
   ! is_installed package "$wanted" || return 0
@@ -193,10 +233,13 @@ show_build_progress() {
   done
 }
 
-# configure PRESET [OPTION...]: a LibTorch or cargo that is named now overrides one that an earlier configure found.
-configure() {
-  local preset=$1 found=(-D "CARGO=$(command -v cargo)" "${@:2}")
-  [ -z "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ] || found+=(-U 'LONGEMBED_TORCH_[IC]*')
+# configure PRESET [OPTION...]: a LibTorch or cargo that is named now overrides one that an earlier configure found. If that LibTorch is gone, it is looked for again.
+configure() { alone "build-$1" configure_alone "$@"; }
+
+configure_alone() {
+  local preset=$1 found=(-D "CARGO=$(command -v cargo)" "${@:2}") earlier
+  earlier=$(sed -n 's/^LONGEMBED_TORCH_CPU:FILEPATH=\(\/.*\)/\1/p' "$root/build/$preset/CMakeCache.txt" 2>/dev/null || true)
+  [ -z "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ] && [ -e "${earlier:-/}" ] || found+=(-U 'LONGEMBED_TORCH_[IC]*')
   [ -z "${LIBTORCH-}" ] || found+=(-D "LONGEMBED_LIBTORCH=$LIBTORCH")
   [ -f "$root/build/$preset/build.ninja" ] || say "configuring the C++ build ($preset)"
   run_logged "configure-$preset.log" "cmake could not configure the build; the lines above say what it lacks" \
@@ -217,7 +260,9 @@ build_jobs() {
 }
 
 # compile PRESET TARGET...: builds what is configured.
-compile() {
+compile() { alone "build-$1" compile_alone "$@"; }
+
+compile_alone() {
   local preset=$1 log=$logs/build-$1.log
   shift
   if [[ $(ninja -C "$root/build/$preset" -n "$@") == *'no work to do'* ]]; then return 0; fi
@@ -261,6 +306,9 @@ set_up() {
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   [ $# -gt 0 ] || set -- e5-small-v2
+  for model in "$@"; do
+    case $model in "" | -*) fail "unknown argument '$model'; usage: deploy/setup.sh [MODEL...]" ;; esac
+  done
   set_up
   build release "${programs[@]}"
   for model in "$@"; do export_model "$model" >/dev/null; done

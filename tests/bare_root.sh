@@ -9,7 +9,7 @@
 # machine's network, including loopback ports, and its package sources, proxies and certificate authorities.
 set -euo pipefail
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 marker=.longembed-bare-root
 suite=bookworm
 

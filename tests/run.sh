@@ -6,8 +6,8 @@
 # shellcheck source=../deploy/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../deploy/setup.sh"
 
-case "${1-} ${2-}" in
-  " ") preset=release ;;
+case "$*" in
+  "") preset=release ;;
   "--preset release" | "--preset dev" | "--preset asan-ubsan" | "--preset tsan") preset=$2 ;;
   *) fail "unknown arguments $*; usage: tests/run.sh [--preset release|dev|asan-ubsan|tsan]" ;;
 esac

@@ -8,7 +8,7 @@
 # Each package of requirements.txt is installed separately into build/clients. If a package cannot be installed, its clients are skipped by name.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 venv=$root/build/clients
 log=$root/build/logs/clients-pip.log
 mkdir -p "$root/build/logs"
@@ -19,4 +19,7 @@ if ! "$venv/bin/python" -m pip install -q -r "$root/tests/clients/requirements.t
     [[ $package == \#* || -z $package ]] || "$venv/bin/python" -m pip install -q "$package" >>"$log" 2>&1 || echo "cannot install $package" >&2
   done <"$root/tests/clients/requirements.txt"
 fi
+# A proxy for downloads cannot reach the server, which is on this machine.
+no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}${NO_PROXY:+,$NO_PROXY}
+export no_proxy NO_PROXY=$no_proxy
 exec "$venv/bin/python" "$root/tests/clients/clients.py" "$@"

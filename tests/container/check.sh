@@ -13,7 +13,7 @@
 # Needs root, debootstrap and overlayfs. 10 minutes on 2 cores the first time; CI has the short form, tests/container/test_container.py.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(realpath "$here/../..")
 
 fail() {

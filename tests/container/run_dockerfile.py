@@ -182,9 +182,10 @@ class Build:
 
     def _copy(self, root: Root, instruction: Instruction) -> None:
         *sources, target = [expand(word, root.variables()) for word in instruction.text.split()]
-        strange = any(re.search(r"[*?\[]|\.\.", source) for source in sources) or set(dict(instruction.flags)) - {"from"}
+        strange = any(re.search(r"[*?\[]|\.\.", source) for source in sources) or set(dict(instruction.flags)) - {"from", "chmod"}
+        strange = strange or bool(instruction.flag("from") and instruction.flag("chmod"))
         if instruction.argv is not None or not sources or strange:
-            raise DockerfileError(f"line {instruction.line}: COPY [--from=STAGE] SOURCE... TARGET, without wildcards, is all that this program knows")
+            raise DockerfileError(f"line {instruction.line}: COPY [--from=STAGE | --chmod=MODE] SOURCE... TARGET, without wildcards, is all that this program knows")
         into_folder = target.endswith("/") or len(sources) > 1 or root.inside(target).is_dir()
         for source in sources:
             copied = self._copy_from_stage if instruction.flag("from") else self._copy_from_context
@@ -203,6 +204,8 @@ class Build:
             place.unlink(missing_ok=True)
             shutil.copy2(path, place, follow_symlinks=False)
             os.chown(place, 0, 0, follow_symlinks=False)
+            if instruction.flag("chmod") and not place.is_symlink():
+                place.chmod(int(instruction.flag("chmod"), 8))
         return len(files)
 
     def _copy_from_stage(self, root: Root, instruction: Instruction, source: str, target: Path, into_folder: bool) -> int:

@@ -107,6 +107,12 @@ def test_the_image_runs_without_root_and_without_a_shell():
     assert all(instruction.text.startswith("/") for stage in DOCKERFILE.stages for instruction in stage.instructions if instruction.name == "WORKDIR")
 
 
+def test_the_images_user_can_read_what_is_copied_from_the_context():
+    """COPY keeps the modes of a clone, which with umask 077 only the owner can read."""
+    copied = [copy for stage in ("runtime-cpu", "runtime-cuda", "image") for copy in STAGES[stage].instructions if copy.name == "COPY" and not copy.flag("from")]
+    assert copied and all(copy.flag("chmod") == "644" for copy in copied)
+
+
 def test_base_images_have_a_tag_that_is_not_latest():
     bases = {stage.base for stage in DOCKERFILE.stages} - set(STAGES) - {"scratch", "runtime-${DEVICE}"}
     defaults = pairs(" ".join(argument.text for argument in DOCKERFILE.arguments), {})
@@ -147,6 +153,13 @@ def test_ports_agree():
     assert sorted(map(int, last("EXPOSE").text.split())) == sorted(PORTS.values())
     check = last("HEALTHCHECK").text
     assert f'"127.0.0.1:{PORTS["health_listen"]}"' in check and '"health"' in check
+
+
+def test_a_container_is_not_unhealthy_while_a_large_model_loads():
+    period = int(last("HEALTHCHECK").flag("start-period").removesuffix("s"))
+    examples = [yaml.safe_load(path.read_text()) for path in (ROOT / "helm/longembed-server/examples").glob("*.yaml")]
+    starts = [example["probes"]["startup"] for example in examples if "startup" in example.get("probes", {})]
+    assert starts and period >= max(start["periodSeconds"] * start["failureThreshold"] for start in starts)
 
 
 def test_ports_are_those_of_the_chart():
@@ -260,6 +273,7 @@ RUN exit 7
 FROM scratch AS two
 COPY --from=one /made/ /
 COPY --from=one /made/inner/a /renamed
+COPY --chmod=644 folder/a /readable
 USER 7:7
 ENTRYPOINT ["/x"]
 LABEL title="two words"
@@ -271,6 +285,7 @@ def small_context(tmp_path):
     context = tmp_path / "context"
     (context / "folder").mkdir(parents=True)
     (context / "folder/a").write_text("a")
+    (context / "folder/a").chmod(0o600)
     (context / "folder/b.tmp").write_text("b")
     (context / ".dockerignore").write_text("**/*.tmp\n")
     (context / "Dockerfile").write_text(SMALL)
@@ -282,7 +297,8 @@ def test_steps_are_carried_out(small_root, small_context, tmp_path):
     done = carry_out(small_context, tmp_path / "first", *options)
     assert done.returncode == 0, done.stderr
     root = tmp_path / "first/image/root"
-    assert {path.relative_to(root).as_posix() for path in root.rglob("*")} == {"given", "inner", "inner/a", "renamed", "seen"}
+    assert {path.relative_to(root).as_posix() for path in root.rglob("*")} == {"given", "inner", "inner/a", "readable", "renamed", "seen"}
+    assert [(root / name).stat().st_mode & 0o777 for name in ("renamed", "readable")] == [0o600, 0o644]
     assert (root / "given").read_text() == "given default /made/given\n"
     config = yaml.safe_load((tmp_path / "first/image/image.json").read_text())
     assert (config["User"], config["Entrypoint"], config["Labels"], config["Env"]) == ("7:7", ["/x"], {"title": "two words"}, {})

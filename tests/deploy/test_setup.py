@@ -1,9 +1,11 @@
 """Tests deploy/setup.sh and deploy/quickstart.sh: what they install, and how they run two commands in parallel. Their functions are called
 directly."""
 
+import http.server
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,69 @@ def bash(script: str, **env: str) -> subprocess.CompletedProcess:
     return subprocess.run(["bash", "-c", program], capture_output=True, text=True, env={**base, **env})
 
 
+SCRIPTS = [path for path in ROOT.rglob("*.sh") if "$(dirname" in path.read_text() and not path.is_relative_to(ROOT / "build")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_script_finds_its_folder_whatever_cdpath_says(script, tmp_path):
+    """With CDPATH, cd prints the folder, or goes to one of the same name elsewhere."""
+    (tmp_path / script.parent.relative_to(ROOT)).mkdir(parents=True)
+    found = re.search(r"^(root|repository|here)=(\$\(.*dirname.*)$", script.read_text(), re.M)
+    if found is None:
+        return  # It sources setup.sh.
+    command = found[2].replace("${BASH_SOURCE[0]}", str(script.relative_to(ROOT)))
+    for path in (".", str(tmp_path)):
+        done = subprocess.run(["bash", "-c", f'printf %s "{command}"'], cwd=ROOT, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "CDPATH": path})
+        assert Path(done.stdout) in (ROOT, script.parent)
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"longembed_requests_total 1\n")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("own", [{}, {"no_proxy": "a.example"}, {"NO_PROXY": "a.example"}])
+def test_a_proxy_is_for_downloads_only(own):
+    """curl and urllib would ask the proxy for loopback addresses, too."""
+    proxy = "http://127.0.0.1:9"  # Nothing listens there.
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/metrics"
+        python = f"{sys.executable} -c 'import urllib.request; print(urllib.request.urlopen(\"{url}\").status)'"
+        done = bash(f'metrics={url}; show_metrics; {python}; echo "$no_proxy $NO_PROXY"', http_proxy=proxy, https_proxy=proxy, **own)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert "longembed_requests_total 1" in done.stdout and "\n200\n" in done.stdout
+    addresses = "127.0.0.1,localhost" + (",a.example" if own else "")
+    assert done.stdout.splitlines()[-1] == f"{addresses} {addresses}"
+
+
+@pytest.mark.parametrize("own", [{}, {"LONGEMBED__LISTEN": "0.0.0.0:1", "LONGEMBED__LOG__LEVEL": "error", "LONGEMBED_SERVER": "production:50051"}])
+def test_variables_for_another_server_are_left_out(own):
+    """With LONGEMBED_SERVER, quickstart.sh would show vectors of that server, and with LONGEMBED__LISTEN never find its own."""
+    done = bash("env", LONGEMBED_BUILD="build/dev", **own)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("LONGEMBED_")] == ["LONGEMBED_BUILD=build/dev"]
+
+
+def test_numbers_are_read_in_every_language(tmp_path):
+    """With a decimal comma, awk would read 0.25 as 0, and bash would write the time with a comma."""
+    made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"no sources of locales: {made.stderr.strip()}")
+    metrics = "longembed_queue_duration_seconds_sum 0.25\nlongembed_queue_duration_seconds_count 1\nlongembed_requests_total 1\n"
+    (tmp_path / "metrics").write_text(metrics)
+    script = f"metrics=file://{tmp_path}/metrics; show_metrics; echo $EPOCHREALTIME"
+    done = bash(script, LOCPATH=str(tmp_path), LC_ALL="de_DE.UTF-8")
+    assert "250.0 ms on average, 1 times" in done.stdout
+    assert re.fullmatch(r"\d+\.\d+", done.stdout.splitlines()[-1])
+
+
 def test_an_unknown_device_is_refused(tmp_path):
     done = bash(f"venv={tmp_path}; install_libtorch", DEVICE="gpu")
     assert done.returncode == 1
@@ -29,6 +94,48 @@ def test_a_libtorch_for_another_device_is_installed_anew(tmp_path):
     script = f"venv={tmp_path}; mkdir -p {tmp_path}/bin; touch {tmp_path}/bin/python; chmod +x {tmp_path}/bin/python\n"
     script += 'mark_installed libtorch "$(torch_requirement) cpu"; if has_libtorch; then echo yes; else echo no; fi'
     assert [bash(script, DEVICE=device).stdout for device in ("cpu", "cuda")] == ["yes\n", "no\n"]
+
+
+@pytest.mark.parametrize("made_with, found", [("%d.%d.0" % sys.version_info[:2], "yes\n"), ("3.4.2", "no\n")])
+def test_a_venv_of_a_python_that_has_been_upgraded_is_made_anew(tmp_path, made_with, found):
+    """Its packages are in a folder that the new Python does not read."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
+    config = tmp_path / "pyvenv.cfg"
+    config.write_text(re.sub(r"^version = .*$", f"version = {made_with}", config.read_text(), flags=re.M))
+    script = f'venv={tmp_path}; mark_installed libtorch "$(torch_requirement) $device"; if has_libtorch; then echo yes; else echo no; fi'
+    assert bash(script).stdout == found
+
+
+@pytest.mark.parametrize("there, libtorch, looks_again", [(True, "", False), (False, "", True), (True, "/opt/libtorch", True)])
+def test_a_libtorch_that_is_gone_is_looked_for_again(tmp_path, there, libtorch, looks_again):
+    (tmp_path / "build/release").mkdir(parents=True)
+    if there:
+        (tmp_path / "libtorch_cpu.so").touch()
+    (tmp_path / "build/release/CMakeCache.txt").write_text(f"LONGEMBED_TORCH_CPU:FILEPATH={tmp_path}/libtorch_cpu.so\n")
+    done = bash(f'root={tmp_path}; cargo() {{ :; }}; run_logged() {{ echo "$@"; }}; configure release', LIBTORCH=libtorch)
+    assert done.returncode == 0, done.stderr
+    assert ("-U LONGEMBED_TORCH_[IC]*" in done.stdout) == looks_again
+
+
+def test_two_runs_install_one_after_the_other(tmp_path):
+    """Without a lock, the second would clear the folder that the first has half made."""
+    (tmp_path / "model/export").mkdir(parents=True)
+    (tmp_path / "model/export/requirements.txt").write_text("torch==2.11.0\n")
+    script = f"""root={tmp_path} venv={tmp_path}/build/venv logs={tmp_path}/logs
+    run_logged() {{ echo makes >>{tmp_path}/done; mkdir -p $venv/bin $venv/lib/python3.11/site-packages; cp /bin/true $venv/bin/python; }}
+    info=$venv/lib/python3.11/site-packages/torch-2.11.0.dist-info
+    pip_install() {{ echo begins >>{tmp_path}/done; sleep 0.5; mkdir -p $info; touch $info/METADATA; echo ends >>{tmp_path}/done; }}
+    leave_cuda_out() {{ :; }}; df() {{ echo 9000000000; }}
+    install_libtorch & install_libtorch & wait %1; wait %2"""
+    done = bash(script, DEVICE="cpu")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "done").read_text().split() == ["makes", "begins", "ends"]
+    assert done.stderr.count("waiting for another run of these scripts (flock of build/venv.lock)") == 1
+
+
+def test_a_step_that_fails_alone_ends_the_script():
+    done = bash("compile_alone() { fail 'it is bad'; }; build() { compile release; }; build; echo goes on")
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.count("it is bad") == 1
 
 
 def test_stubs_replace_the_libraries_of_cuda(tmp_path):
@@ -74,6 +181,28 @@ def test_what_needs_no_libtorch_is_compiled_before_libtorch_is_there(tmp_path, l
     assert [line for line in done.stdout.splitlines() if not line.startswith("compiles")] == configured
     assert all("embed-texts" not in line and "test" not in line for line in done.stdout.splitlines())
     assert done.stdout.splitlines()[-1] == "compiles release longembed-server longembed"
+
+
+def test_a_model_may_load_for_long(tmp_path):
+    """With a limit of a minute, a model of 7 billion weights could not be shown on a small machine."""
+    log = tmp_path / "server.log"
+    log.write_text('{"event": "loading", "ratio": 0.5}\n')
+    wait = f"log={log} waits_between_reports=3; {{ sleep 0.8; echo 'serving gRPC' >>{log}; sleep 5; }} & server_pid=$!; wait_for_server; kill $server_pid"
+    done = bash(wait)
+    assert done.returncode == 0, done.stderr
+    assert 'the model is loading: {"event": "loading", "ratio": 0.5}' in done.stderr
+
+
+def test_a_server_that_ends_is_not_waited_for(tmp_path):
+    (tmp_path / "server.log").write_text("models[0].path: is missing\n")
+    done = bash(f"log={tmp_path}/server.log; sleep 0.2 & server_pid=$!; wait_for_server")
+    assert done.returncode == 1 and "the server did not start: models[0].path: is missing" in done.stderr
+
+
+@pytest.mark.parametrize("argument", ["--help", "-h", "--model=e5-small-v2", ""])
+def test_setup_refuses_what_is_no_model_before_it_installs(argument):
+    done = subprocess.run([ROOT / "deploy/setup.sh", argument], capture_output=True, text=True, env={"PATH": "/nowhere:/usr/bin:/bin", "HOME": "/root"})
+    assert done.returncode == 1 and f"unknown argument '{argument}'; usage: deploy/setup.sh [MODEL...]" in done.stderr
 
 
 JOBS = "quick() { echo quick; }; bad() { fail 'it is bad'; }; slow() { sleep 60 | cat; echo slow; }; "

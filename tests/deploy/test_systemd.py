@@ -70,3 +70,26 @@ def test_the_readmes_model_path_replaces_that_of_the_sample():
     before, after = re.search(r"sed -i 's\|(.+?)\|(.+?)\|'", text).groups()
     changed = yaml.safe_load((ROOT / "deploy/config.yaml").read_text().replace(before, after))
     assert [model["path"] for model in changed["models"]] == ["/var/lib/longembed/models/e5-small-v2"]
+
+
+def test_the_page_installs_what_the_unit_names(tmp_path):
+    """Carries out the commands of the page, below another root and with root's strictest umask."""
+    commands = re.search(r"```\n(deploy/setup.sh.*?)```", (FOLDER / "README.md").read_text(), re.S)[1]
+    build = tmp_path / "build"
+    for name in ("build/release/longembed-server", "build/release/longembed", "models/e5-small-v2/longembed-model.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    for folder in ("usr/local/bin", "etc/systemd/system"):
+        (build / "root" / folder).mkdir(parents=True)
+    below = re.sub(r"(?<=[ :])/(?=usr|var|etc)", f"{build}/root/", commands)
+    script = f"umask 077; systemd-sysusers() {{ :; }}; systemctl() {{ :; }}\n{below.replace('deploy/setup.sh e5-small-v2', ':')}"
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True)
+    unit = settings()
+    named = [unit["ExecStart"][0].split()[0], unit["ExecStart"][0].split()[-1], unit["Documentation"][0].removeprefix("file:")]
+    model = yaml.safe_load((build / "root/etc/longembed/config.yaml").read_text())["models"][0]["path"]
+    named.append(f"{model.removeprefix(f'{build}/root')}/longembed-model.yaml")
+    for name in named:
+        installed = build / f"root{name}"
+        assert installed.is_file(), f"{name} is not installed"
+        assert installed.stat().st_mode & 0o004 and installed.parent.stat().st_mode & 0o005 == 0o005, f"{name} cannot be read by the user longembed"

@@ -10,7 +10,7 @@
 # The exit status is 1 if a fault is not detected, if a patch no longer applies or builds, or if a test fails without its fault.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../../deploy/setup.sh"
 tree=$root/build/faults/tree
 export build=$tree/build/release

@@ -89,10 +89,10 @@ class Manifests:
 
 
 def run_template(
-    values: dict, example: str = "", kubernetes: str = KUBERNETES, arguments: tuple[str, ...] = (), chart: Path = CHART
+    values: dict, example: str = "", kubernetes: str = KUBERNETES, arguments: tuple[str, ...] = (), chart: Path = CHART, release: str = RELEASE
 ) -> subprocess.CompletedProcess:
     files = ["--values", str(CHART / "examples" / example)] if example else []
-    command = [tool("helm"), "template", RELEASE, str(chart), "--namespace", NAMESPACE, "--kube-version", kubernetes, *files, "--values", "-", *arguments]
+    command = [tool("helm"), "template", release, str(chart), "--namespace", NAMESPACE, "--kube-version", kubernetes, *files, "--values", "-", *arguments]
     return subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, timeout=60)
 
 

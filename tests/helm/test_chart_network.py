@@ -129,7 +129,7 @@ def test_fields_of_the_service():
 
 def test_every_service_gets_the_address_families():
     families = {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"]}
-    services = render({"service": families}).all("Service")
+    services = render({"service": families, "bindAddress": "[::]"}).all("Service")
     assert len(services) == 3 and all(families.items() <= service["spec"].items() for service in services)
 
 

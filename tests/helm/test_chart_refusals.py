@@ -72,10 +72,16 @@ REFUSED = {
     "an address without a load balancer": ({"service": {"loadBalancerIP": "10.0.0.1"}}, "service.loadBalancerIP has no meaning for service.type ClusterIP"),
     "node ports turned off without a load balancer": (
         {"service": {"allocateLoadBalancerNodePorts": False}}, "service.allocateLoadBalancerNodePorts false has no meaning for service.type ClusterIP"),
+    "a service by IPv6 alone to pods without": ({"service": {"ipFamilies": ["IPv6"]}}, "service.ipFamilies IPv6: the pods would not answer by IPv6, because bindAddress"),
+    "a service with IPv6 to pods without": ({"service": {"ipFamilyPolicy": "PreferDualStack"}}, "service.ipFamilyPolicy PreferDualStack: the pods would not"),
     "a port that there is not": ({"service": {"port": 65536}}, "/service/port"),
     "more connections than the server takes": ({"config": {"connections": {"max": 1048577}}}, "/config/connections/max"),
     "a limit of nothing": ({"config": {"limits": {"max_request_bytes": 0}}}, "/config/limits/max_request_bytes"),
     "a duration without a unit": ({"config": {"limits": {"max_queue_wait": "5"}}}, "/config/limits/max_queue_wait"),
+    "a duration in microseconds": ({"config": {"connections": {"max_age": "500000us"}}}, "/config/connections/max_age"),
+    "a wait below the server's least": ({"config": {"limits": {"max_queue_wait": "99ms"}}}, "/config/limits/max_queue_wait"),
+    "a wait of nothing": ({"config": {"connections": {"handshake_timeout": "0s"}}}, "/config/connections/handshake_timeout"),
+    "a bulk wait of nothing": ({"config": {"limits": {"max_bulk_queue_wait": "0s"}}}, "/config/limits/max_bulk_queue_wait"),
     "a log level that there is not": ({"config": {"log": {"level": "trace"}}}, "/config/log/level"),
     "a node port without TLS": ({"service": {"type": "NodePort"}, **LET_IN}, "service.type NodePort leads out of the cluster in plaintext"),
     "a node port that the network policy keeps out": ({"service": {"type": "NodePort"}, **TLS}, "networkPolicy.grpc.from is empty; name the callers there"),
@@ -121,6 +127,8 @@ REFUSED = {
     "a model image without a version": (model(source={"initContainer": {"image": "models/m"}}), "/models/0/source/initContainer/image"),
     "a tei model that is not served": ({"config": {"tei": {"model": "other"}}}, "config.tei.model other is none of models: e5-small-v2"),
     "a tei profile of a model that is not served": ({"config": {"tei": {"model": "other:archive"}}}, "config.tei.model other:archive is none of models"),
+    "an image's name with its tag": ({"image": {"repository": "registry:5000/longembed:0.2.0"}}, "/image/repository"),
+    "an image's name with its digest": ({"image": {"repository": f"registry/longembed@sha256:{HASH}"}}, "/image/repository"),
     "an image with a mutable tag": ({"image": {"tag": "latest"}}, "/image/tag"),
     "memory without a limit": ({"resources": {"limits": {"memory": None}}}, "/resources/limits"),
     "a memory limit of zero": ({"resources": {"limits": {"memory": "0Gi"}}}, "/resources/limits/memory"),
@@ -143,6 +151,13 @@ REFUSED = {
     "a capability": ({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}, "'add' not allowed"),
     "pull secrets by their old name": ({"image": {"pullSecrets": [{"name": "registry"}]}}, "'pullSecrets' not allowed"),
     "a variable twice": ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "env[1].name A appears twice"),
+    "a variable that turns keys off": (
+        {**TLS, **KEYS, "env": [{"name": "LONGEMBED__API_KEYS", "value": ""}]}, "env[0].name LONGEMBED__API_KEYS would override what the chart sets or checks"),
+    "a variable that moves the API": ({"env": [{"name": "LONGEMBED__LISTEN", "value": "0.0.0.0:9"}]}, "env[0].name LONGEMBED__LISTEN would override"),
+    "a variable that turns TLS off": (
+        {**TLS, "env": [{"name": "LONGEMBED__TLS__CERTIFICATE", "value": ""}]}, "env[0].name LONGEMBED__TLS__CERTIFICATE would override"),
+    "a variable that drains for longer": (
+        {"env": [{"name": "LONGEMBED__DRAIN__TIMEOUT", "value": "5m"}]}, "set bindAddress, http, tls, apiKeys, config.drain or config.limits instead"),
     "a variable without a value": ({"env": [{"name": "A"}]}, "env[0], A, needs one of value and valueFrom"),
     "a variable with two values": (
         {"env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}, "env[0], A, needs one of value and valueFrom"),
@@ -175,6 +190,30 @@ REFUSED = {
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["a.example"]}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
     "a GRPCRoute for every host and an HTTPRoute": (
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": []}, **LET_IN}, "gateway.httpHostnames: a.example is a name of the GRPCRoute, too"),
+    "a GRPCRoute for a wildcard and an HTTPRoute below it": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.example"]}, **LET_IN},
+        "gateway.httpHostnames: a.example is a name of the GRPCRoute, too (gateway.hostnames: *.example;"),
+    "an HTTPRoute for a wildcard and a GRPCRoute below it": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "httpHostnames": ["*.example"]}, **LET_IN},
+        "gateway.httpHostnames: *.example is a name of the GRPCRoute, too (gateway.hostnames: b.example;"),
+    "one wildcard below another": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.a.example"], "httpHostnames": ["*.example"]}, **LET_IN},
+        "gateway.httpHostnames: *.example is a name of the GRPCRoute, too"),
+    "a scrape that takes longer than to the next one": (
+        {"serviceMonitor": {"enabled": True, "interval": "5s"}, **LET_IN},
+        "serviceMonitor.scrapeTimeout 10s is more than serviceMonitor.interval 5s: Prometheus' operator would skip the ServiceMonitor"),
+    "scrapes too far apart for the rules": (
+        {"serviceMonitor": {"enabled": True, "interval": "2m1s"}, **LET_IN}, "serviceMonitor.interval 2m1s is more than 2m: the rules take rates over 5m"),
+    "scrapes too far apart for KEDA": (
+        {"serviceMonitor": {"enabled": True, "interval": "61s"}, "autoscaling": {"keda": {**KEDA, "runningBatches": "1.4"}}, **LET_IN},
+        "serviceMonitor.interval 61s is more than 1m: autoscaling.keda.runningBatches takes a rate over 2m"),
+    "an alert that there is not": (
+        {"prometheusRule": {"disabled": ["LongembedSlow", "LongembedSlo"]}}, "prometheusRule.disabled[1] LongembedSlo is none of the alerts: LongembedAbsent, "),
+    "spans that the network policy keeps in": (
+        {"config": {"tracing": {"endpoint": "collector:4317"}}},
+        "config.tracing.endpoint collector:4317: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector"),
+    "spans to a name that begins like this machine's": (
+        {"config": {"tracing": {"endpoint": "localhost.example:4317"}}}, "config.tracing.endpoint localhost.example:4317: the network policy keeps spans in"),
     "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
     "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
     "a fixed node port for HTTP on a service without node ports": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
@@ -225,6 +264,20 @@ TAKEN = {
     "threads without a CPU limit": {"resources": {"limits": {"cpu": None}}, "config": {"compute_threads": 4}},
     "a gateway without network policy": {**GATEWAY, "networkPolicy": {"enabled": False}},
     "a gateway with its own authorities": {"gateway": {**GATEWAY["gateway"], "backendTLS": {"systemCA": True}}, **TLS, **LET_IN},
+    "a key of the config by a variable": {"env": [{"name": "LONGEMBED__TRACING__ENDPOINT", "value": "$(NODE):4317"}]},
+    "durations that the server takes": {
+        "config": {"connections": {"max_age": "0s", "keepalive": "1.5s"}, "limits": {"max_queue_wait": "100ms", "max_bulk_queue_wait": "1s"}}},
+    "a registry with a port": {"image": {"repository": "registry:5000/longembed"}},
+    "IPv4 by name": {"service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]}},
+    "names beside a wildcard": (
+        {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.b.example", "b.example"], "httpHostnames": ["ab.example", "*.a.example"]}, **LET_IN}),
+    "scrapes two minutes apart": {"serviceMonitor": {"enabled": True, "interval": "2m"}, **LET_IN},
+    "alerts that are left out": {"prometheusRule": {"enabled": True, "disabled": ["LongembedSlow", "LongembedReleaseAbsent"]}},
+    "tracing with a rule": {"config": {"tracing": {"endpoint": "collector:4317"}}, "networkPolicy": {"egress": [{"ports": [{"port": 4317}]}]}},
+    "tracing to a sidecar": {"config": {"tracing": {"endpoint": "http://127.0.0.1:4317"}}, "extraContainers": [{"name": "collector", "image": "a:1"}]},
+    "tracing to a sidecar by IPv6": {"config": {"tracing": {"endpoint": "[::1]:4317"}}},
+    "tracing to a sidecar by name": {"config": {"tracing": {"endpoint": "localhost:4317"}}},
+    "tracing without network policy": {"config": {"tracing": {"endpoint": "collector:4317"}}, "networkPolicy": {"enabled": False}},
     "Prometheus without network policy": {**MONITOR, "networkPolicy": {"enabled": False}},
     "values for all charts of a parent": {"global": {"registry": "registry.example"}},
 }
@@ -288,6 +341,26 @@ def test_unknown_key_is_refused(path):
     for key in reversed(path):
         values = {key: values}
     assert "'unknwon' not allowed" in refusal(values)
+
+
+# Values that templates or Kubernetes need. A null removes a default, and Go's templates then write nothing, 0 or "%!s(<nil>)".
+NEEDED = """
+    apiKeys.existingSecret apiKeys.fileKey autoscaling.hpa.queueWait autoscaling.hpa.queueWait.metric autoscaling.hpa.queueWait.target
+    autoscaling.hpa.queueWait.type autoscaling.keda.expectedWaitSeconds commonAnnotations commonLabels extraContainers gateway.hostnames
+    gateway.parentRefs gateway.services gpu.count gpu.resourceName ingress.hosts initContainers networkPolicy.egress podLabels
+    prometheusRule.alertLabels prometheusRule.disabled revisionHistoryLimit serviceMonitor.interval serviceMonitor.scrapeTimeout tests.apiKeySecret
+    tests.apiKeySecret.key tests.text tls.certManager.duration tls.certManager.issuerRef tls.certManager.renewBefore tls.clientCA
+    tls.clientCA.key topologySpread.maxSkew topologySpread.topologyKeys topologySpread.whenUnsatisfiable
+""".split()
+
+
+@pytest.mark.parametrize("path", NEEDED)
+def test_a_null_for_a_needed_value_is_refused(path):
+    *parents, key = path.split(".")
+    values = {key: None}
+    for parent in reversed(parents):
+        values = {parent: values}
+    assert f"at '{'/'.join(['', *parents])}': missing property '{key}'" in refusal(values)
 
 
 # Keys that the chart itself writes into config.yaml.

@@ -15,8 +15,8 @@
 
 {{/* Labels that the pods of all components of this release share. */}}
 {{- define "longembed.instanceLabels" -}}
-app.kubernetes.io/name: {{ include "longembed.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "longembed.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Labels that select the server's pods. A Deployment's selector cannot change, so nothing here may depend on a version. */}}
@@ -27,8 +27,8 @@ app.kubernetes.io/component: server
 
 {{/* Metadata of an object. Only `root` is required. The name is the release's full name with `suffix`, unless `name` sets another. `labels` and `annotations` override those of all objects. */}}
 {{- define "longembed.metadata" -}}
-name: {{ default (printf "%s%s" (include "longembed.fullname" .root) (default "" .suffix)) .name }}
-namespace: {{ default .root.Release.Namespace .namespace }}
+name: {{ default (printf "%s%s" (include "longembed.fullname" .root) (default "" .suffix)) .name | quote }}
+namespace: {{ default .root.Release.Namespace .namespace | quote }}
 labels:
   {{- include "longembed.mergedLabels" (dict "root" .root "extra" (default dict .labels) "component" .component) | nindent 2 }}
 {{- with merge (deepCopy (default dict .annotations)) .root.Values.commonAnnotations }}

@@ -10,7 +10,7 @@
 {{/* Names of secrets. The values may be names or Kubernetes' objects. */}}
 {{- define "longembed.imagePullSecrets" -}}
 {{- range .Values.imagePullSecrets }}
-- name: {{ ternary . (get (ternary dict . (kindIs "string" .)) "name") (kindIs "string" .) }}
+- name: {{ ternary . (get (ternary dict . (kindIs "string" .)) "name") (kindIs "string" .) | quote }}
 {{- end }}
 {{- end -}}
 
@@ -41,7 +41,7 @@ grpc:
 {{- $_ := set $seen $volume true }}
 - name: {{ $volume }}
   persistentVolumeClaim:
-    claimName: {{ .claimName }}
+    claimName: {{ .claimName | quote }}
     readOnly: true
 {{- end }}
 {{- end }}
@@ -65,9 +65,9 @@ grpc:
 {{- $claim := default dict .source.persistentVolumeClaim }}
 {{- $volume := ternary (printf "claim/%s" $claim.claimName) (printf "model/%s" .name) (hasKey .source "persistentVolumeClaim") }}
 - name: {{ include "longembed.volumeName" $volume }}
-  mountPath: /models/{{ .name }}
+  mountPath: {{ printf "/models/%s" .name | quote }}
   {{- with coalesce $claim.subPath (default dict .source.imageVolume).subPath }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
   readOnly: true
 {{- end }}

@@ -1,5 +1,6 @@
 {{/* Rejects combinations that a JSON schema cannot reject, because that takes a comparison of values. */}}
 {{- define "longembed.refuse" -}}
+{{- include "longembed.refuseName" . -}}
 {{- include "longembed.refuseShortDrain" . -}}
 {{- include "longembed.refuseShortDeadline" . -}}
 {{- include "longembed.refuseReplicas" . -}}
@@ -7,8 +8,17 @@
 {{- include "longembed.refuseKeyNames" . -}}
 {{- include "longembed.refuseService" . -}}
 {{- include "longembed.refuseUnreachable" . -}}
+{{- include "longembed.refuseBlind" . -}}
 {{- include "longembed.refuseHttp" . -}}
 {{- include "longembed.refuseExtras" . -}}
+{{- end -}}
+
+{{/* The names of services come from this one. Releases may begin with a digit and contain dots. */}}
+{{- define "longembed.refuseName" -}}
+{{- $name := include "longembed.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "%s, from the release's name and nameOverride, cannot name a service, which begins with a letter and has only a-z, 0-9 and -; set fullnameOverride" $name) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "longembed.refuseShortDrain" -}}
@@ -97,6 +107,10 @@
 {{- else if not (or $.Values.tls.enabled $service.allowPlaintext) -}}
 {{- fail (printf "service.type %s leads out of the cluster in plaintext; set tls.enabled, or service.allowPlaintext where something in front of the pods terminates TLS" $service.type) -}}
 {{- end -}}
+{{- $dual := hasSuffix "DualStack" (default "" $service.ipFamilyPolicy) -}}
+{{- if and (eq .Values.bindAddress "0.0.0.0") (or $dual (has "IPv6" (default list $service.ipFamilies))) -}}
+{{- fail (printf "service.%s: the pods would not answer by IPv6, because bindAddress is 0.0.0.0; set it to \"[::]\"" (ternary (printf "ipFamilyPolicy %s" $service.ipFamilyPolicy) "ipFamilies IPv6" $dual)) -}}
+{{- end -}}
 {{- if ne $service.type "LoadBalancer" -}}
 {{- range $field := list "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" -}}
 {{- with get $service $field -}}
@@ -116,6 +130,12 @@
 {{- if and .Values.serviceMonitor.enabled (not $policy.metrics.from) -}}
 {{- fail "serviceMonitor.enabled: the network policy keeps Prometheus out, because networkPolicy.metrics.from is empty; name its namespace there, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], or set networkPolicy.enabled to false" -}}
 {{- end -}}
+{{- $endpoint := dig "tracing" "endpoint" "" .Values.config -}}
+{{- /* A collector in the pod, as a sidecar, is not subject to the policy. */ -}}
+{{- $inside := regexMatch "^(https?://)?(localhost|127\\.[0-9.]+|\\[::1\\]):[0-9]+$" $endpoint -}}
+{{- if and $endpoint (not $inside) (not $policy.egress) -}}
+{{- fail (printf "config.tracing.endpoint %s: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector and DNS there, such as [{to: [{namespaceSelector: {}}], ports: [{port: 4317}, {port: 53, protocol: UDP}]}], or set networkPolicy.enabled to false" $endpoint) -}}
+{{- end -}}
 {{- if not $policy.grpc.from -}}
 {{- $cure := "name the callers there, such as [{ipBlock: {cidr: 10.0.0.0/8}}] or [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateways}}}], or set networkPolicy.enabled to false" -}}
 {{- if ne .Values.service.type "ClusterIP" -}}
@@ -127,6 +147,33 @@
 {{- if .Values.gateway.enabled -}}
 {{- fail (printf "gateway.enabled: the network policy keeps the gateway out, because networkPolicy.grpc.from is empty; %s" $cure) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects what would leave the release unwatched: the operator skips such a ServiceMonitor, rates have no two samples, or an alert is not the one that was meant. */}}
+{{- define "longembed.refuseBlind" -}}
+{{- $monitor := .Values.serviceMonitor -}}
+{{- if $monitor.enabled -}}
+{{- $interval := include "longembed.seconds" $monitor.interval | int -}}
+{{- if gt (include "longembed.seconds" $monitor.scrapeTimeout | int) $interval -}}
+{{- fail (printf "serviceMonitor.scrapeTimeout %s is more than serviceMonitor.interval %s: Prometheus' operator would skip the ServiceMonitor; lower scrapeTimeout, too" $monitor.scrapeTimeout $monitor.interval) -}}
+{{- end -}}
+{{- if gt $interval 120 -}}
+{{- fail (printf "serviceMonitor.interval %s is more than 2m: the rules take rates over 5m, which need two samples" $monitor.interval) -}}
+{{- end -}}
+{{- $keda := .Values.autoscaling.keda -}}
+{{- if and $keda.enabled (gt (float64 $keda.runningBatches) 0.0) (gt $interval 60) -}}
+{{- fail (printf "serviceMonitor.interval %s is more than 1m: autoscaling.keda.runningBatches takes a rate over 2m, which needs two samples" $monitor.interval) -}}
+{{- end -}}
+{{- end -}}
+{{- $alerts := list "LongembedReleaseAbsent" -}}
+{{- range (.Files.Get "files/alerts.yaml" | fromYaml).groups -}}
+{{- range .rules -}}{{- with .alert -}}{{- $alerts = append $alerts . -}}{{- end -}}{{- end -}}
+{{- end -}}
+{{- range $index, $name := .Values.prometheusRule.disabled -}}
+{{- if not (has $name $alerts) -}}
+{{- fail (printf "prometheusRule.disabled[%d] %s is none of the alerts: %s" $index $name (sortAlpha $alerts | join ", ")) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -151,17 +198,30 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.hosts is empty: no call would pass; name hosts, such as [{host: embeddings.example.com}]" -}}
 {{- end -}}
-{{- range .Values.gateway.httpHostnames -}}
-{{- if or (not $.Values.gateway.hostnames) (has . $.Values.gateway.hostnames) -}}
-{{- fail (printf "gateway.httpHostnames: %s is a name of the GRPCRoute, too (gateway.hostnames; empty: every name); a listener takes one kind of route for a name" .) -}}
+{{- range $http := .Values.gateway.httpHostnames -}}
+{{- range $grpc := default (list "*") $.Values.gateway.hostnames -}}
+{{- if or (eq $http $grpc) (include "longembed.covers" (list $http $grpc)) (include "longembed.covers" (list $grpc $http)) -}}
+{{- fail (printf "gateway.httpHostnames: %s is a name of the GRPCRoute, too (gateway.hostnames: %s; empty: every name); a listener takes one kind of route for a name" $http $grpc) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty if the first host name is a wildcard for the second, which may be one for fewer names. A wildcard stands for one label or more. */}}
+{{- define "longembed.covers" -}}
+{{- $wildcard := first . -}}
+{{- if and (hasPrefix "*" $wildcard) (hasSuffix (trimPrefix "*" $wildcard) (last .)) -}}yes{{- end -}}
 {{- end -}}
 
 {{/* Rejects additions to the pod that conflict with each other or with the chart's own parts. */}}
 {{- define "longembed.refuseExtras" -}}
 {{- $names := dict -}}
+{{- /* A variable overrides the config, and with it what was checked. Probes and services call the addresses that the chart sets. */ -}}
+{{- $checked := "^LONGEMBED__((HTTP_|HEALTH_|METRICS_)?LISTEN|TLS__.*|API_KEYS|DRAIN__.*|LIMITS__MAX_BULK_QUEUE_WAIT)$" -}}
 {{- range $index, $variable := .Values.env -}}
+{{- if regexMatch $checked $variable.name -}}
+{{- fail (printf "env[%d].name %s would override what the chart sets or checks; set bindAddress, http, tls, apiKeys, config.drain or config.limits instead" $index $variable.name) -}}
+{{- end -}}
 {{- if hasKey $names $variable.name -}}
 {{- fail (printf "env[%d].name %s appears twice" $index $variable.name) -}}
 {{- end -}}

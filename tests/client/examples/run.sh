@@ -2,6 +2,6 @@
 # Builds and runs the client examples of every language whose tools are installed, against the release build (tests/run.sh makes it).
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 cd "$root"
 LONGEMBED_EXAMPLES=all exec build/venv/bin/python -m pytest tests/client/examples -q -rs "$@"
