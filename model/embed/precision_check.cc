@@ -64,7 +64,12 @@ std::vector<float> Dense(const OutputVector& sparse, int size) {
   return dense;
 }
 
+// Returns the cosine of two normalized vectors. Two zero vectors, which a text without terms has, are equal.
 double Cosine(std::span<const float> a, std::span<const float> b) {
+  const auto is_zero = [](std::span<const float> vector) {
+    return std::ranges::all_of(vector, [](float x) { return x == 0; });
+  };
+  if (is_zero(a) && is_zero(b)) return 1;
   double dot = 0;
   for (size_t i = 0; i < a.size(); ++i) dot += static_cast<double>(a[i]) * b[i];
   return dot;

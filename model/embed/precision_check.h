@@ -30,6 +30,7 @@ using SampleVectors = std::vector<std::vector<float>>;
 // encoder.
 absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads);
 
+// The cosine of two vectors without terms is 1, and that of one with and one without is 0.
 PrecisionReport ComparePrecision(const SampleVectors& expected, const SampleVectors& actual);
 
 // Embeds the sample with two encoders that are in memory at the same time, and compares the vectors.

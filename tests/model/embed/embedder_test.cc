@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "model/embed/precision_check.h"
 #include "model/errors/errors.h"
 #include "tests/testing/fake_encoder.h"
 #include "tests/testing/fake_tokenizer.h"
@@ -92,6 +93,13 @@ TEST_F(EmbedderTest, OptionsOutOfRangeOrThatDoNotGoTogetherAreErrors) {
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << i << ": " << status;
     EXPECT_EQ(ErrorField(status), cases[i].second) << i;
   }
+}
+
+TEST(PrecisionCheckTest, TextsWithoutTermsAreEqual) {
+  const SampleVectors some{{1, 0}, {0, 0}}, none{{0, 0}, {0, 0}};
+  EXPECT_EQ(ComparePrecision(some, some).lowest_cosine, 1);
+  EXPECT_EQ(ComparePrecision(some, some).mean_cosine, 1);
+  EXPECT_EQ(ComparePrecision(some, none).lowest_cosine, 0);
 }
 
 }  // namespace
