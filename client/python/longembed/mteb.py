@@ -45,7 +45,8 @@ class LongEmbedEncoder:
     client: a Client or HOST:PORT. None: the environment variable LONGEMBED_SERVER, otherwise the default address.
     query, document: options for queries and for documents, as in LongEmbedModel. Tasks that have neither (similarity, clustering, ...) are
     embedded as queries, as E5's authors do. query=Options(...) changes how.
-    mteb identifies results by model, revision and experiment. Here these are the served model, the hash of its files, and the options."""
+    mteb identifies results by model, revision and experiment. Here these are the served model, the hash of its files, and the options; also the
+    recipe, if the options refer to a profile or to the recommended extension, which may change on the server."""
 
     def __init__(self, client: Client | str | None = None, *, query: Options | None = None, document: Options | None = None):
         self.model = LongEmbedModel(client, query=query, document=document)
@@ -53,6 +54,7 @@ class LongEmbedEncoder:
         options = {side: sides.options(side) for side in (QUERY, DOCUMENT)}
         served = sides.client.model(options[DOCUMENT].model)
         experiment = {side.lower(): _one_line(options[side].to_dict()) for side in options}
+        experiment |= {f"{side.lower()}_recipe": sides.client.explain(["a"], one).recipe for side, one in options.items() if _refers(one)}
         self.mteb_model_meta = _meta(served, experiment, "dense", ScoringFunction.COSINE, options[DOCUMENT].dimensions)
 
     def encode(
@@ -196,6 +198,11 @@ def _query_text(row: Mapping[str, Any]) -> str:
 
 def _one_line(options: dict[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, separators=(",", ":"))
+
+
+def _refers(options: Options) -> bool:
+    extension = json.loads(options.extension) if isinstance(options.extension, str) else options.extension or {}
+    return ":" in (options.model or "") or bool({"recommended", "profile"} & set(extension))
 
 
 def _meta(served: messages.Model, experiment: dict[str, str], kind: str, similarity: ScoringFunction, dimensions: int | None) -> ModelMeta:

@@ -140,13 +140,23 @@ def bench_of(options: argparse.Namespace, client: Client | None) -> runner.Bench
 def task_names(options: argparse.Namespace) -> dict[str, str]:
     """Returns {task's name, which is the folder of its results: the task as given}. Refuses tasks whose results would overwrite one another."""
     names: dict[str, str] = {}
+    folders = [task for task in options.tasks if not _is_made(task)]
+    if options.halves and not folders:
+        raise CorpusError(f"--halves is for folders, and {', '.join(options.tasks)} is none")
+    if options.haystack and "needle" not in options.tasks:
+        raise CorpusError("--haystack is for needle, which is not among the tasks")
     for task in options.tasks:
-        made = task in ("passkey", "needle") or task.startswith("hub:")
+        made = _is_made(task)
         name = task.removeprefix("hub:") if made else "-".join([Path(task).resolve().name, *options.halves])
         if name in names:
             raise CorpusError(f"{names[name]} and {task} would both write {options.out / name}; run them one by one, with another --out")
         names[name] = task
     return names
+
+
+def _is_made(task: str) -> bool:
+    """Returns whether a task is made here or read from the hub, not from a folder."""
+    return task in ("passkey", "needle") or task.startswith("hub:")
 
 
 def tasks_of(options: argparse.Namespace) -> Iterator[runner.Task]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,6 +115,17 @@ def test_search_keeps_to_top_k_and_to_ranked_candidates(address):
         search.search([{"id": "q", "text": [{"role": "user", "content": "hi"}]}], top_k=1)
     with pytest.raises(TypeError, match="experiment"):
         LongEmbedSearch(address, new_retriever=lambda client: Retriever.windows(client))
+
+
+def test_results_of_another_recommendation_are_kept_apart(address, monkeypatch):
+    """The options stay the same if the server's profile or the model's recommendation changes. The recipe does not."""
+    recommended = Options(extension='{"recommended": {}}')
+    before, plain = (LongEmbedEncoder(address, document=one).mteb_model_meta.experiment_kwargs for one in (recommended, Options()))
+    with Client(address) as client:
+        windows = Options(input_type="DOCUMENT", extension={"windows": {}})
+        assert before["document_recipe"] == client.explain(["a"], windows).recipe and not any("recipe" in key for key in plain)
+    monkeypatch.setattr(Client, "explain", lambda *_: SimpleNamespace(recipe="another"))
+    assert LongEmbedEncoder(address, document=recommended).mteb_model_meta.experiment_kwargs != before
 
 
 def test_results_of_different_options_are_kept_apart(address):

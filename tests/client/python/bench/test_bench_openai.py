@@ -152,6 +152,18 @@ def test_a_number_out_of_range_is_refused_before_anything_is_measured(flags, mes
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["hub:qmsum", "--halves", "dev"], "--halves is for folders, and hub:qmsum is none"),
+        (["passkey", "--haystack", "prose.txt"], "--haystack is for needle, which is not among the tasks"),
+    ],
+)
+def test_a_flag_that_no_task_reads_is_refused(flags, message, capsys):
+    assert main(["run", *flags]) == 1
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("tasks", [("a/set", "b/set"), ("a/set", "a/../a/set"), ("passkey", "hub:passkey"), ("hub:set", "b/set")])
 def test_tasks_of_one_name_are_refused(tasks, tmp_path, capsys, monkeypatch):
     """The second would overwrite the results of the first."""
