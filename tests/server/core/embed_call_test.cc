@@ -6,6 +6,7 @@
 #include <future>
 
 #include "model/errors/errors.h"
+#include "server/core/model_registry.h"
 #include "server/core/warm_up.h"
 #include "tests/testing/fake_call.h"
 #include "tests/testing/fake_clock.h"
