@@ -13,7 +13,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "model/text/utf8.h"
 #include "model/yaml/yaml_mapping.h"
 #include "server/config/describe_config.h"
 #include "server/config/overrides.h"
@@ -28,7 +27,6 @@ void ReadProfiles(YamlMapping& profiles, ServerConfig& config) {
     if (key.empty() || extension.kind != YamlNode::Kind::kMapping) {
       profiles.Fail(name, key, "must be a mapping such as {windows: {tokens: 256}}");
     }
-    if (FirstInvalidUtf8Byte(key).has_value()) profiles.Fail(name, "", "has a name that is not valid UTF-8");
     profiles.Json(key, config.profiles[key]);
   }
 }
@@ -50,8 +48,6 @@ void ReadModels(YamlMapping& root, ServerConfig& config) {
     mapping.Require("path");
     Describe(mapping, config.models.emplace_back());
     if (config.models.back().path.empty() && !mapping.failed()) mapping.Fail("path", "is empty");
-    // Answers have the name, and gRPC's clients refuse an answer with a text that is not UTF-8.
-    if (FirstInvalidUtf8Byte(config.models.back().name).has_value()) mapping.Fail("name", "is not valid UTF-8");
   });
   if (config.models.empty() && !root.failed()) root.Fail("models", "must be a list of at least one model");
 }

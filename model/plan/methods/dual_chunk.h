@@ -48,7 +48,7 @@ struct DualChunk {
     return ExtensionConflict(
         "dual_chunk.local_window",
         absl::StrCat("is ", *local_window, "; with dual_chunk.chunk ", *chunk, " it makes distances of ",
-                     *chunk + *local_window, " tokens; at max ", model.trained_window, " together"));
+                     *chunk + *local_window, " tokens; at most ", model.trained_window, " together"));
   }
   std::optional<int64_t> Reach(const ModelManifest&) const { return std::nullopt; }
   Positions Resolve(const ModelManifest& model, int64_t n) const {
