@@ -126,7 +126,7 @@ def test_two_runs_install_one_after_the_other(tmp_path):
     info=$venv/lib/python3.11/site-packages/torch-2.11.0.dist-info
     pip_install() {{ echo begins >>{tmp_path}/done; sleep 0.5; mkdir -p $info; touch $info/METADATA; echo ends >>{tmp_path}/done; }}
     leave_cuda_out() {{ :; }}; df() {{ echo 9000000000; }}
-    install_libtorch & install_libtorch & wait %1; wait %2"""
+    install_libtorch & first=$!; install_libtorch & second=$!; wait $first; wait $second"""
     done = bash(script, DEVICE="cpu")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "done").read_text().split() == ["makes", "begins", "ends"]

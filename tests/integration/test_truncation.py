@@ -205,11 +205,11 @@ def test_the_rest_of_sixteen_megabytes_takes_no_memory(served, name, truncate):
 
 
 def test_the_sentences_of_a_text_take_little_memory(served):
-    """Each of eight million line ends is a sentence. Those without a token are not kept."""
+    """Each of eight million line ends is a sentence. Those without a token are not kept: they took 250 MiB."""
     text, pid = ("aa bb" + "\n" * 2000) * 4000, served.server.process.pid
 
     def peak_with(**spans) -> int:
         options = served.options("wordpiece", "END", output=served.pb.EmbedOptions.SPAN_VECTORS, spans=spans)
         return peak_of(served.stub, served.pb, pid, options, text)
 
-    assert peak_with(sentences={}) - peak_with(every_tokens={"tokens": 8}) <= 32 << 20
+    assert peak_with(sentences={}) - peak_with(every_tokens={"tokens": 8}) <= 64 << 20
