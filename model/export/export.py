@@ -153,7 +153,7 @@ def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict,
 
 
 def known_of(source: Source, overrides: dict) -> checkpoints.Known | None:
-    return checkpoints.find(source.default_name) or checkpoints.find(overrides.get("name", source.default_name))
+    return checkpoints.find(source.known_as) or checkpoints.find(overrides.get("name", source.known_as))
 
 
 def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, overrides: dict, tokenizer_json: str, end: int | None) -> dict:

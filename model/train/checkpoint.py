@@ -41,7 +41,7 @@ def load(name: str) -> Original:
     """Loads a checkpoint by a known name, a folder, or owner/name of the hub, as `model.export` does. Raises ExportError or TrainError."""
     source = sources.find(name)
     checkpoint = source.load()
-    known = checkpoints.find(source.default_name)
+    known = checkpoints.find(source.known_as)
     architecture = architectures.find(checkpoint.config)
     if architecture.FAMILY != "APE":
         raise TrainError(f"{name} has rotary positions; training starts from a checkpoint with a learned position table.")

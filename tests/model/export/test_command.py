@@ -9,7 +9,7 @@ import tiny_colbert
 import torch
 from conftest import manifest_of, save_checkpoint
 
-from model.export import bert, check, checkpoints, manifest, sources
+from model.export import bert, check, checkpoints, export, manifest, sources
 from model.export.__main__ import main
 from model.export.errors import ExportError
 
@@ -221,3 +221,10 @@ def test_a_download_with_another_sum_is_refused(tmp_path):
 def test_every_known_checkpoint_is_found_by_both_of_its_names():
     for known in checkpoints.ALL:
         assert checkpoints.find(known.hub) is known and checkpoints.find(known.name) is known
+
+
+@pytest.mark.parametrize("name", ["e5-small-v2", "intfloat/e5-small-v2", "someone/e5-small-v2"])
+def test_another_owners_checkpoint_is_not_the_known_one(name):
+    known = export.known_of(sources.find(name), {})
+    assert known is None if name.startswith("someone/") else known.hub == "intfloat/e5-small-v2"
+    assert export.known_of(sources.find(name), {"name": "e5-small-v2"}).hub == "intfloat/e5-small-v2"
