@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -16,8 +15,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
-#include "client/cli/duplicate_keys.h"
 #include "client/cli/validators.h"
+#include "system/duplicate_keys.h"
 #include "system/return_if_error.h"
 
 namespace longembed::client {
@@ -28,7 +27,7 @@ absl::Status Wrong(const std::string& flag, const std::string& what) {
 }
 
 absl::Status FromJson(const std::string& flag, const std::string& json, google::protobuf::Message& message) {
-  DuplicateKeys keys(/*deepest=*/std::numeric_limits<int>::max());
+  DuplicateKeys keys;
   static_cast<void>(nlohmann::json::parse(json, std::ref(keys), /*allow_exceptions=*/false));
   if (!keys.duplicate().empty()) return Wrong(flag, absl::StrCat("has \"", keys.duplicate(), "\" twice in one object"));
   const auto parsed = google::protobuf::util::JsonStringToMessage(json, &message);

@@ -8,7 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "client/cli/duplicate_keys.h"
+#include "system/duplicate_keys.h"
 #include "system/return_if_error.h"
 
 namespace longembed::client {

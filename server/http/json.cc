@@ -1,11 +1,11 @@
 #include "server/http/json.h"
 
 #include <charconv>
-#include <set>
-#include <vector>
+#include <functional>
 
 #include "model/text/utf8.h"
 #include "server/errors/errors.h"
+#include "system/duplicate_keys.h"
 
 namespace longembed {
 namespace {
@@ -59,25 +59,6 @@ Shape ShapeOf(std::string_view text) {
   }
   return shape;
 }
-
-// Finds a key that appears twice in one object.
-class DuplicateKeys {
- public:
-  bool operator()(int, json::parse_event_t event, const json& parsed) {
-    if (event == json::parse_event_t::object_start) objects_.emplace_back();
-    if (event == json::parse_event_t::object_end) objects_.pop_back();
-    if (event == json::parse_event_t::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!objects_.back().insert(key).second && duplicate_.empty()) duplicate_ = key;
-    }
-    return true;
-  }
-  const std::string& duplicate() const { return duplicate_; }
-
- private:
-  std::vector<std::set<std::string>> objects_;
-  std::string duplicate_;
-};
 
 }  // namespace
 

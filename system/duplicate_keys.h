@@ -1,19 +1,20 @@
 // Finds a key that appears twice in one object of a JSON text. Parsers keep one of both and drop the other.
-#ifndef LONGEMBED_CLIENT_CLI_DUPLICATE_KEYS_H_
-#define LONGEMBED_CLIENT_CLI_DUPLICATE_KEYS_H_
+#ifndef LONGEMBED_SYSTEM_DUPLICATE_KEYS_H_
+#define LONGEMBED_SYSTEM_DUPLICATE_KEYS_H_
 
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>
 
-namespace longembed::client {
+namespace longembed {
 
 // A callback of nlohmann::json::parse. Pass it by std::ref.
 class DuplicateKeys {
  public:
   // Keys that are nested deeper are not compared. The keys of the outermost object have the depth 1.
-  explicit DuplicateKeys(int deepest) : deepest_(deepest) {}
+  explicit DuplicateKeys(int deepest = std::numeric_limits<int>::max()) : deepest_(deepest) {}
 
   bool operator()(int depth, nlohmann::json::parse_event_t event, const nlohmann::json& parsed) {
     using Event = nlohmann::json::parse_event_t;
@@ -34,6 +35,6 @@ class DuplicateKeys {
   std::string duplicate_;
 };
 
-}  // namespace longembed::client
+}  // namespace longembed
 
-#endif  // LONGEMBED_CLIENT_CLI_DUPLICATE_KEYS_H_
+#endif  // LONGEMBED_SYSTEM_DUPLICATE_KEYS_H_
