@@ -107,6 +107,15 @@ def test_everything_wrong_is_told_at_once(config, model, tmp_path):
     assert "encoder.pt cannot be opened: No such file or directory" in checked.stderr and "fp16 is for CUDA" in checked.stderr
 
 
+def problems_before_loading(path, said) -> list[str]:
+    """Checks that --check-config, and a start that loads no model, refuse the config with a problem that begins so. Returns the lines of --check-config."""
+    checked = run("--check-config", "--config", path)
+    assert checked.returncode == 1 and checked.stderr.startswith(said), checked.stderr
+    started = run("--config", path)
+    assert started.returncode == 1 and f"longembed-server: {said}" in started.stderr and "model ready" not in started.stderr
+    return checked.stderr.splitlines()
+
+
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
@@ -123,12 +132,8 @@ def test_everything_wrong_is_told_at_once(config, model, tmp_path):
     ],
 )
 def test_what_refers_to_models_is_compared_with_them(config, model, extra, said):
-    """Also by a start, which loads no model before."""
     path = config(f"{LOOPBACK}log: {{format: text}}\n{extra}\nmodels: [{{path: model}}]\n")
-    checked = run("--check-config", "--config", path)
-    assert checked.returncode == 1 and checked.stderr.startswith(said) and len(checked.stderr.splitlines()) == 1, checked.stderr
-    started = run("--config", path)
-    assert started.returncode == 1 and f"longembed-server: {said}" in started.stderr and "model ready" not in started.stderr
+    assert len(problems_before_loading(path, said)) == 1
 
 
 @pytest.mark.parametrize(
@@ -142,10 +147,7 @@ def test_what_refers_to_models_is_compared_with_them(config, model, extra, said)
 )
 def test_the_last_model_is_checked_before_the_first_is_loaded(config, model, second, said):
     path = config(f"{LOOPBACK}log: {{format: text}}\nprofiles: {{p: {{windows: {{}}}}}}\nmodels: [{{path: model}}, {second}]\n")
-    checked = run("--check-config", "--config", path)
-    assert checked.returncode == 1 and checked.stderr.startswith(said), checked.stderr
-    started = run("--config", path)
-    assert started.returncode == 1 and f"longembed-server: {said}" in started.stderr and "model ready" not in started.stderr
+    problems_before_loading(path, said)
 
 
 @pytest.mark.parametrize("profile", ["p", "q:p"])
