@@ -44,9 +44,9 @@ class CertificateStore {
 
   // Returns the set in use. Checks once a second at most whether the files have changed. Files are rarely replaced in
   // one step, so a set that is incomplete or invalid is read again a second later, and only then rejected. Files that
-  // cannot be opened are tried again after that, too. A set whose
-  // certificate is not valid yet is rejected until it is valid, or until the one in use has expired. The set that Open
-  // reads is used even if its certificate is not valid yet.
+  // cannot be opened are tried again after that, too. A set whose certificate is not valid yet is rejected until it is
+  // valid, or until the one in use has expired. The set that Open reads is used even if its certificate is not valid
+  // yet.
   std::shared_ptr<const Certificates> Current();
 
   // Reads the files, changed or not.

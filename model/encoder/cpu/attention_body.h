@@ -22,6 +22,7 @@ constexpr int kKeyBlock = 256;
 // Ensures that every query of a call sees a key in the call's first block, in which each softmax begins, even with a
 // short reach.
 static_assert(kMaxQueries <= kKeyBlock);
+
 // Buffers for the scores of a tile, and for the scores of one region before they are merged into the tile's.
 enum ScoreBuffer { kTile, kOneRegion };
 constexpr int kScoreBuffers = 2;
