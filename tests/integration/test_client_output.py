@@ -1,12 +1,13 @@
 """Tests that other tools can read the command line's output: NumPy, and Parquet through pyarrow."""
 
 import json
+import re
 import subprocess
 
 import numpy as np
 import pytest
 
-from running_server import BUILD
+from running_server import BUILD, ROOT
 
 TEXTS = ["how long is the Nile?", "a river " * 300, "the end"]
 
@@ -27,6 +28,16 @@ def embed(server, tmp_path):
 def matrix(embed, tmp_path, *flags: str) -> tuple[np.ndarray, list[dict]]:
     assert embed("--out", str(tmp_path / "v.npy"), *flags) == ""
     return np.load(tmp_path / "v.npy"), [json.loads(line) for line in (tmp_path / "v.npy.jsonl").read_text().splitlines()]
+
+
+def test_the_line_of_the_page_is_what_its_command_prints(server):
+    """docs/calling.md shows the first component alone, with four decimals."""
+    text, flags, shown = re.search(r"^\$ echo '(.*?)' \| build/release/longembed (embed.*)\n(\{.*\})$", (ROOT / "docs/calling.md").read_text(), re.MULTILINE).groups()
+    command = [BUILD / "longembed", *flags.split(), "--server", f"127.0.0.1:{server.port}"]
+    printed = json.loads(subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=True).stdout)
+    wanted = json.loads(shown.replace(",...]", "]"))
+    printed["embedding"] = [round(component, len(str(wanted["embedding"][0]).split(".")[1])) for component in printed["embedding"][:1]]
+    assert printed == wanted
 
 
 def test_numpy_reads_what_json_says(embed, tmp_path):
