@@ -32,8 +32,6 @@ parse_arguments() {
   done
 }
 
-has_own_libtorch() { [ -n "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ]; }
-
 # Targets without LibTorch are compiled while it is downloaded.
 compile_server() {
   if ! has_own_libtorch && ! has_libtorch; then

@@ -152,6 +152,17 @@ leave_cuda_out() {
   sed -i '/^Requires-Dist: .*platform_system == "Linux"/d' "$packages"/torch-*.dist-info/METADATA
 }
 
+# has_own_libtorch: whether the user names one. CMAKE_PREFIX_PATH may be set for other libraries.
+has_own_libtorch() {
+  local folder folders
+  [ -z "${LIBTORCH-}" ] || return 0
+  IFS=: read -ra folders <<<"${CMAKE_PREFIX_PATH-}"
+  for folder in "${folders[@]}"; do
+    [ ! -e "$folder/include/torch/script.h" ] || return 0
+  done
+  return 1
+}
+
 torch_requirement() { grep '^torch==' "$root/model/export/requirements.txt"; }
 
 # venv_is_of_another_python: whether the system's Python has been upgraded since build/venv was made. It then looks for packages in another folder.
@@ -239,8 +250,7 @@ configure() { alone "build-$1" configure_alone "$@"; }
 configure_alone() {
   local preset=$1 found=(-D "CARGO=$(command -v cargo)" "${@:2}") earlier
   earlier=$(sed -n 's/^LONGEMBED_TORCH_CPU:FILEPATH=\(\/.*\)/\1/p' "$root/build/$preset/CMakeCache.txt" 2>/dev/null || true)
-  [ -z "${LIBTORCH-}${CMAKE_PREFIX_PATH-}" ] && [ -e "${earlier:-/}" ] || found+=(-U 'LONGEMBED_TORCH_[IC]*')
-  [ -z "${LIBTORCH-}" ] || found+=(-D "LONGEMBED_LIBTORCH=$LIBTORCH")
+  if has_own_libtorch || [ ! -e "${earlier:-/}" ]; then found+=(-U 'LONGEMBED_TORCH_[IC]*' -D "LONGEMBED_LIBTORCH=${LIBTORCH-}"); fi
   [ -f "$root/build/$preset/build.ninja" ] || say "configuring the C++ build ($preset)"
   run_logged "configure-$preset.log" "cmake could not configure the build; the lines above say what it lacks" \
     cmake -S "$root" --preset "$preset" -Wno-dev "${found[@]}"

@@ -6,9 +6,18 @@
 set(LONGEMBED_LIBTORCH "$ENV{LIBTORCH}" CACHE PATH "A LibTorch: the folder with include/ and lib/")
 file(GLOB venv_torch ${PROJECT_SOURCE_DIR}/build/venv/lib/python3*/site-packages/torch)
 
-find_path(LONGEMBED_TORCH_INCLUDE torch/script.h
-  HINTS ${LONGEMBED_LIBTORCH}/include NO_DEFAULT_PATH)
-find_path(LONGEMBED_TORCH_INCLUDE torch/script.h PATHS ${venv_torch}/include)
+# A folder that is named now replaces what an earlier configure found.
+if(LONGEMBED_LIBTORCH)
+  foreach(part INCLUDE CPU C10)
+    unset(LONGEMBED_TORCH_${part} CACHE)
+  endforeach()
+  find_path(LONGEMBED_TORCH_INCLUDE torch/script.h HINTS ${LONGEMBED_LIBTORCH}/include NO_DEFAULT_PATH)
+  if(NOT LONGEMBED_TORCH_INCLUDE)
+    message(FATAL_ERROR "LIBTORCH is ${LONGEMBED_LIBTORCH}, which has no include/torch/script.h. Set LIBTORCH, or -DLONGEMBED_LIBTORCH, to the folder of an unpacked LibTorch, or to nothing.")
+  endif()
+endif()
+# Not in the system's folders, where Debian's libtorch-dev has an older one.
+find_path(LONGEMBED_TORCH_INCLUDE torch/script.h PATHS ${venv_torch}/include NO_CMAKE_SYSTEM_PATH)
 if(NOT LONGEMBED_TORCH_INCLUDE)
   message(FATAL_ERROR "LibTorch not found. Run deploy/setup.sh, which installs it, or set LIBTORCH to the folder of an unpacked LibTorch.")
 endif()

@@ -117,6 +117,53 @@ def test_a_libtorch_that_is_gone_is_looked_for_again(tmp_path, there, libtorch, 
     assert ("-U LONGEMBED_TORCH_[IC]*" in done.stdout) == looks_again
 
 
+def fake_libtorch(folder: Path) -> Path:
+    for name in ("include/torch/script.h", "lib/libtorch_cpu.so", "lib/libc10.so"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize("variables, found", [
+    ({}, "venv"), ({"LIBTORCH": "own"}, "own"), ({"CMAKE_PREFIX_PATH": "/opt/qt:{}/own"}, "own"), ({"CMAKE_PREFIX_PATH": "/opt/qt"}, "venv"),
+    ({"LIBTORCH": "nowhere"}, "LIBTORCH is nowhere, which has no include/torch/script.h."),
+])  # fmt: skip
+def test_the_libtorch_that_is_named_is_linked_or_refused(tmp_path, variables, found):
+    """A misspelled LIBTORCH was ignored, and one below the system's prefix, such as that of Debian's libtorch-dev, was taken."""
+    fake_libtorch(tmp_path / "build/venv/lib/python3.11/site-packages/torch")
+    fake_libtorch(tmp_path / "own")
+    (tmp_path / "system/include/torch").mkdir(parents=True)
+    (tmp_path / "system/include/torch/script.h").touch()
+    (tmp_path / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.25)\nproject(x NONE)\ninclude({ROOT}/model/encoder/libtorch.cmake)\n")
+    command = ["cmake", "-S", ".", "-B", "build/dev", f"-DCMAKE_INSTALL_PREFIX={tmp_path}/system"]
+    environment = {"PATH": "/usr/bin:/bin", **{name: value.format(tmp_path) for name, value in variables.items()}}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = " ".join((done.stdout + done.stderr).split())
+    if found in ("venv", "own"):
+        folder = {"venv": "build/venv/lib/python3.11/site-packages/torch", "own": "own"}[found]
+        assert done.returncode == 0 and f"-- LibTorch: {tmp_path}/{folder} " in said, said
+    else:
+        assert done.returncode == 1 and found in said, said
+
+
+def test_a_libtorch_that_is_named_later_replaces_one_that_was_found(tmp_path):
+    fake_libtorch(tmp_path / "build/venv/lib/python3.11/site-packages/torch")
+    fake_libtorch(tmp_path / "own")
+    (tmp_path / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.25)\nproject(x NONE)\ninclude({ROOT}/model/encoder/libtorch.cmake)\n")
+    said = [subprocess.run(["cmake", "-S", ".", "-B", "b", *option], cwd=tmp_path, capture_output=True, text=True).stdout for option in ([], ["-DLONGEMBED_LIBTORCH=own"])]
+    assert "site-packages/torch" in said[0] and f"LibTorch: {tmp_path}/own\n" in said[1]
+
+
+@pytest.mark.parametrize("variables, own", [
+    ({}, "no"), ({"LIBTORCH": "/opt/libtorch"}, "yes"), ({"CMAKE_PREFIX_PATH": "/opt/qt:/opt/ros"}, "no"), ({"CMAKE_PREFIX_PATH": "/opt/qt:{}"}, "yes")
+])  # fmt: skip
+def test_a_prefix_of_other_libraries_is_no_libtorch(tmp_path, variables, own):
+    """quickstart.sh did not wait for the LibTorch that it installs, and the build failed."""
+    fake_libtorch(tmp_path)
+    done = bash("if has_own_libtorch; then echo yes; else echo no; fi", **{name: value.format(tmp_path) for name, value in variables.items()})
+    assert done.stdout == f"{own}\n", done.stderr
+
+
 def test_two_runs_install_one_after_the_other(tmp_path):
     """Without a lock, the second would clear the folder that the first has half made."""
     (tmp_path / "model/export").mkdir(parents=True)
