@@ -30,6 +30,10 @@ programs=(longembed-server longembed longembed-embed-texts)
 # Python without bytecode compiles torch and transformers again at every start, for 7 seconds.
 unset PYTHONDONTWRITEBYTECODE
 
+# Packages are in build/venv alone, and model/ in this tree. A shell that is set up for another Python, or for pip --user, would bring others, or put ours elsewhere.
+unset PYTHONPATH PYTHONHOME PYTHONSAFEPATH PIP_TARGET PIP_PREFIX PIP_ROOT
+export PIP_USER=0
+
 # The scripts read what tools print: numbers with a point, which awk and bash write and expect with a comma in other languages, and a compiler's "error:".
 export LC_ALL=C.UTF-8
 

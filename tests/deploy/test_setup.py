@@ -71,6 +71,16 @@ def test_variables_for_another_server_are_left_out(own):
     assert [line for line in done.stdout.splitlines() if line.startswith("LONGEMBED_")] == ["LONGEMBED_BUILD=build/dev"]
 
 
+def test_packages_of_another_python_are_left_out(tmp_path):
+    """The exporter would import a torch of PYTHONPATH, and pip would refuse, or install into another folder."""
+    (tmp_path / "argparse.py").write_text("raise SystemExit('the wrong module')\n")
+    variables = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path), "PYTHONSAFEPATH": "1"}
+    places = {"PIP_TARGET": str(tmp_path / "target"), "PIP_PREFIX": str(tmp_path), "PIP_ROOT": str(tmp_path), "PIP_USER": "1"}
+    done = bash(f"env; cd {ROOT} && {sys.executable} -m model.export --help", **variables, **places, PIP_INDEX_URL="https://mirror.example")
+    assert done.returncode == 0 and "usage: model/export" in done.stdout, done.stdout + done.stderr
+    assert {line for line in done.stdout.splitlines() if line.startswith(("PIP_", "PYTHON"))} == {"PIP_USER=0", "PIP_INDEX_URL=https://mirror.example"}
+
+
 def test_numbers_are_read_in_every_language(tmp_path):
     """With a decimal comma, awk would read 0.25 as 0, and bash would write the time with a comma."""
     made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], capture_output=True, text=True)
