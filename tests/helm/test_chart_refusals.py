@@ -157,7 +157,7 @@ REFUSED = {
     "a variable that turns TLS off": (
         {**TLS, "env": [{"name": "LONGEMBED__TLS__CERTIFICATE", "value": ""}]}, "env[0].name LONGEMBED__TLS__CERTIFICATE would override"),
     "a variable that drains for longer": (
-        {"env": [{"name": "LONGEMBED__DRAIN__TIMEOUT", "value": "5m"}]}, "set bindAddress, http, tls, apiKeys, config.drain or config.limits instead"),
+        {"env": [{"name": "LONGEMBED__DRAIN__TIMEOUT", "value": "5m"}]}, "set bindAddress, http, tls, apiKeys or the key below config instead"),
     "a variable without a value": ({"env": [{"name": "A"}]}, "env[0], A, needs one of value and valueFrom"),
     "a variable with two values": (
         {"env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}, "env[0], A, needs one of value and valueFrom"),
@@ -214,6 +214,20 @@ REFUSED = {
         "config.tracing.endpoint collector:4317: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector"),
     "spans to a name that begins like this machine's": (
         {"config": {"tracing": {"endpoint": "localhost.example:4317"}}}, "config.tracing.endpoint localhost.example:4317: the network policy keeps spans in"),
+    "spans to a variable's collector that the network policy keeps in": (
+        {"env": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://$(NODE):4317"}]},
+        "env[0], OTEL_EXPORTER_OTLP_ENDPOINT http://$(NODE):4317: the network policy keeps spans in"),
+    "spans to a secret's collector that the network policy keeps in": (
+        {"env": [{"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]},
+        "env[0], OTEL_EXPORTER_OTLP_TRACES_ENDPOINT (valueFrom): the network policy keeps spans in"),
+    "a variable that moves the collector out of the pod": (
+        {"config": {"tracing": {"endpoint": "localhost:4317"}}, "env": [{"name": "LONGEMBED__TRACING__ENDPOINT", "value": "collector:4317"}]},
+        "env[0], LONGEMBED__TRACING__ENDPOINT collector:4317: the network policy keeps spans in"),
+    "a variable that keeps new pods without load": (
+        {"autoscaling": {"hpa": {"enabled": True}}, "env": [{"name": "LONGEMBED__CONNECTIONS__MAX_AGE", "value": "0s"}]},
+        "env[0].name LONGEMBED__CONNECTIONS__MAX_AGE would override what the chart sets or checks"),
+    "a variable that starts as many threads as the node has cores": (
+        {"env": [{"name": "LONGEMBED__COMPUTE_THREADS", "value": "0"}]}, "env[0].name LONGEMBED__COMPUTE_THREADS would override"),
     "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
     "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
     "a fixed node port for HTTP on a service without node ports": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
@@ -264,7 +278,13 @@ TAKEN = {
     "threads without a CPU limit": {"resources": {"limits": {"cpu": None}}, "config": {"compute_threads": 4}},
     "a gateway without network policy": {**GATEWAY, "networkPolicy": {"enabled": False}},
     "a gateway with its own authorities": {"gateway": {**GATEWAY["gateway"], "backendTLS": {"systemCA": True}}, **TLS, **LET_IN},
-    "a key of the config by a variable": {"env": [{"name": "LONGEMBED__TRACING__ENDPOINT", "value": "$(NODE):4317"}]},
+    "a key of the config by a variable": {"env": [{"name": "LONGEMBED__TRACING__SAMPLE_RATIO", "value": "0.1"}]},
+    "a node's collector with a rule": {
+        "env": [{"name": "LONGEMBED__TRACING__ENDPOINT", "value": "$(NODE):4317"}], "networkPolicy": {"egress": [{"ports": [{"port": 4317}]}]}},
+    "a sidecar's collector, and a variable that is not read beside it": {
+        "config": {"tracing": {"endpoint": "http://localhost:4317/"}}, "env": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4317"}]},
+    "tracing turned off by a variable": {
+        "config": {"tracing": {"endpoint": "collector:4317"}}, "env": [{"name": "LONGEMBED__TRACING__ENDPOINT", "value": ""}]},
     "durations that the server takes": {
         "config": {"connections": {"max_age": "0s", "keepalive": "1.5s"}, "limits": {"max_queue_wait": "100ms", "max_bulk_queue_wait": "1s"}}},
     "a registry with a port": {"image": {"repository": "registry:5000/longembed"}},

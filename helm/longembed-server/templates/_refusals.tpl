@@ -130,11 +130,11 @@
 {{- if and .Values.serviceMonitor.enabled (not $policy.metrics.from) -}}
 {{- fail "serviceMonitor.enabled: the network policy keeps Prometheus out, because networkPolicy.metrics.from is empty; name its namespace there, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], or set networkPolicy.enabled to false" -}}
 {{- end -}}
-{{- $endpoint := dig "tracing" "endpoint" "" .Values.config -}}
+{{- $tracing := include "longembed.tracingEndpoint" . | fromYaml -}}
 {{- /* A collector in the pod, as a sidecar, is not subject to the policy. */ -}}
-{{- $inside := regexMatch "^(https?://)?(localhost|127\\.[0-9.]+|\\[::1\\]):[0-9]+$" $endpoint -}}
-{{- if and $endpoint (not $inside) (not $policy.egress) -}}
-{{- fail (printf "config.tracing.endpoint %s: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector and DNS there, such as [{to: [{namespaceSelector: {}}], ports: [{port: 4317}, {port: 53, protocol: UDP}]}], or set networkPolicy.enabled to false" $endpoint) -}}
+{{- $inside := regexMatch "^(https?://)?(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?/?$" $tracing.endpoint -}}
+{{- if and $tracing.endpoint (not $inside) (not $policy.egress) -}}
+{{- fail (printf "%s %s: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector and DNS there, such as [{to: [{namespaceSelector: {}}], ports: [{port: 4317}, {port: 53, protocol: UDP}]}], or set networkPolicy.enabled to false" $tracing.from $tracing.endpoint) -}}
 {{- end -}}
 {{- if not $policy.grpc.from -}}
 {{- $cure := "name the callers there, such as [{ipBlock: {cidr: 10.0.0.0/8}}] or [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateways}}}], or set networkPolicy.enabled to false" -}}
@@ -149,6 +149,19 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Where the server sends spans, and which value says so. OpenTelemetry's variables are read only where the key is empty. */}}
+{{- define "longembed.tracingEndpoint" -}}
+{{- $found := dict "from" "config.tracing.endpoint" "endpoint" (dig "tracing" "endpoint" "" .Values.config) -}}
+{{- range $name := list "LONGEMBED__TRACING__ENDPOINT" "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" "OTEL_EXPORTER_OTLP_ENDPOINT" -}}
+{{- range $index, $variable := $.Values.env -}}
+{{- if and (eq $variable.name $name) (or (hasPrefix "LONGEMBED" $name) (not $found.endpoint)) -}}
+{{- $found = dict "from" (printf "env[%d], %s" $index $name) "endpoint" (ternary "(valueFrom)" (default "" $variable.value) (hasKey $variable "valueFrom")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $found -}}
 {{- end -}}
 
 {{/* Rejects what would leave the release unwatched: the operator skips such a ServiceMonitor, rates have no two samples, or an alert is not the one that was meant. */}}
@@ -217,10 +230,12 @@
 {{- define "longembed.refuseExtras" -}}
 {{- $names := dict -}}
 {{- /* A variable overrides the config, and with it what was checked. Probes and services call the addresses that the chart sets. */ -}}
-{{- $checked := "^LONGEMBED__((HTTP_|HEALTH_|METRICS_)?LISTEN|TLS__.*|API_KEYS|DRAIN__.*|LIMITS__MAX_BULK_QUEUE_WAIT)$" -}}
+{{- $set := "(HTTP_|HEALTH_|METRICS_)?LISTEN|TLS__.*|API_KEYS" -}}
+{{- $compared := "DRAIN__.*|LIMITS__MAX_BULK_QUEUE_WAIT|CONNECTIONS__MAX_AGE|COMPUTE_THREADS|REFLECTION|CHANNELZ|TEI__MODEL" -}}
+{{- $checked := printf "^LONGEMBED__(%s|%s)$" $set $compared -}}
 {{- range $index, $variable := .Values.env -}}
 {{- if regexMatch $checked $variable.name -}}
-{{- fail (printf "env[%d].name %s would override what the chart sets or checks; set bindAddress, http, tls, apiKeys, config.drain or config.limits instead" $index $variable.name) -}}
+{{- fail (printf "env[%d].name %s would override what the chart sets or checks; set bindAddress, http, tls, apiKeys or the key below config instead" $index $variable.name) -}}
 {{- end -}}
 {{- if hasKey $names $variable.name -}}
 {{- fail (printf "env[%d].name %s appears twice" $index $variable.name) -}}
