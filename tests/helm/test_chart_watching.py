@@ -52,6 +52,13 @@ def test_service_monitor_elsewhere_with_rules_of_its_own():
     assert with_rule(namespace="monitoring").one("PrometheusRule")["metadata"]["namespace"] == "monitoring"
 
 
+def test_releases_of_one_name_meet_in_no_other_namespace():
+    """Helm would refuse the second one, and Argo CD would let each take the other's objects."""
+    here, elsewhere = (render({**ON, **{kind: {"enabled": True, "namespace": namespace} for kind in ("serviceMonitor", "prometheusRule")}}) for namespace in ("ns", "monitoring"))
+    for kind in ("ServiceMonitor", "PrometheusRule"):
+        assert here.one(kind)["metadata"]["name"] == NAME and elsewhere.one(kind)["metadata"]["name"] == f"{NAME}-ns"
+
+
 @pytest.mark.parametrize(("values", "job"), [({}, NAME), ({"fullnameOverride": "vectors"}, "longembed-vectors")])
 def test_alerts_know_the_job(values, job):
     """The shipped alerts look for "longembed" in the job's name, so they must work for any name of a release."""

@@ -13,6 +13,12 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The name of an object that may be in another namespace, where a release of the same name from elsewhere may have one, too. */}}
+{{- define "longembed.nameIn" -}}
+{{- include "longembed.fullname" .root -}}
+{{- if and .namespace (ne .namespace .root.Release.Namespace) }}-{{ .root.Release.Namespace }}{{ end -}}
+{{- end -}}
+
 {{/* Labels that the pods of all components of this release share. */}}
 {{- define "longembed.instanceLabels" -}}
 app.kubernetes.io/name: {{ include "longembed.name" . | quote }}
