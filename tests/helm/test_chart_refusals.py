@@ -207,6 +207,9 @@ REFUSED = {
     "scrapes too far apart for KEDA": (
         {"serviceMonitor": {"enabled": True, "interval": "61s"}, "autoscaling": {"keda": {**KEDA, "runningBatches": "1.4"}}, **LET_IN},
         "serviceMonitor.interval 61s is more than 1m: autoscaling.keda.runningBatches takes a rate over 2m"),
+    "a job that the alert of the release does not know": (
+        {"serviceMonitor": {"enabled": True, "relabelings": [{"targetLabel": "a", "replacement": "b"}, {"targetLabel": "job", "replacement": "x"}]}, **LET_IN},
+        "serviceMonitor.relabelings[1].targetLabel job: the chart's alert, its dashboard and its queries for KEDA go by this label"),
     "an alert that there is not": (
         {"prometheusRule": {"disabled": ["LongembedSlow", "LongembedSlo"]}}, "prometheusRule.disabled[1] LongembedSlo is none of the alerts: LongembedAbsent, "),
     "spans that the network policy keeps in": (

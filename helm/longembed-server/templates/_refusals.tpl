@@ -175,6 +175,11 @@
 {{- if gt $interval 120 -}}
 {{- fail (printf "serviceMonitor.interval %s is more than 2m: the rules take rates over 5m, which need two samples" $monitor.interval) -}}
 {{- end -}}
+{{- range $index, $rule := $monitor.relabelings -}}
+{{- if has $rule.targetLabel (list "job" "namespace" "pod" "service") -}}
+{{- fail (printf "serviceMonitor.relabelings[%d].targetLabel %s: the chart's alert, its dashboard and its queries for KEDA go by this label; choose another" $index $rule.targetLabel) -}}
+{{- end -}}
+{{- end -}}
 {{- $keda := .Values.autoscaling.keda -}}
 {{- if and $keda.enabled (gt (float64 $keda.runningBatches) 0.0) (gt $interval 60) -}}
 {{- fail (printf "serviceMonitor.interval %s is more than 1m: autoscaling.keda.runningBatches takes a rate over 2m, which needs two samples" $monitor.interval) -}}
