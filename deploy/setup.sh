@@ -44,6 +44,9 @@ export no_proxy NO_PROXY=$no_proxy
 # The scripts start servers with configs of their own, and call those. A shell that is set up for another server must not change either.
 unset "${!LONGEMBED__@}" LONGEMBED_SERVER
 
+# Debian has haproxy where only root looks for programs.
+PATH=$PATH:/usr/sbin:/sbin
+
 bold='' plain=''
 if [ -t 2 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 say() { printf '%s[%4ds]%s %s\n' "$bold" "$SECONDS" "$plain" "$*" >&2; }

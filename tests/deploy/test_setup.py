@@ -94,6 +94,12 @@ def test_numbers_are_read_in_every_language(tmp_path):
     assert re.fullmatch(r"\d+\.\d+", done.stdout.splitlines()[-1])
 
 
+def test_programs_of_root_are_found_by_every_user():
+    """watch.sh needs haproxy, and Debian's users have no /usr/sbin in PATH."""
+    done = bash("echo $PATH", PATH="/usr/local/bin:/usr/bin:/bin")
+    assert done.stdout.strip().split(":") == ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
+
+
 def test_an_unknown_device_is_refused(tmp_path):
     done = bash(f"venv={tmp_path}; install_libtorch", DEVICE="gpu")
     assert done.returncode == 1
