@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT / "tests/integration"))
 from running_server import MODELS, start_server  # noqa: E402
 
 
-def run(*command, env: dict | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, env={**os.environ, **(env or {})})
+def run(*command, env: dict | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=cwd)
 
 
 def succeed(*command) -> str:
@@ -87,6 +87,19 @@ def test_the_client_example_gets_the_same_vector(prefix, embedded, tmp_path):
 def test_installed_programs_find_their_libraries(prefix):
     assert "longembed-server" in succeed(prefix / "bin/longembed-server", "--version")
     assert "embed" in succeed(prefix / "bin/longembed", "--help")
+
+
+@pytest.mark.parametrize("program", ["longembed", "longembed-server"])
+def test_programs_load_nothing_from_where_they_are_started(prefix, program, tmp_path):
+    """An empty part of a run path is the current folder. Pages tell people to copy programs out of the build folder, too."""
+    constructor = 'int puts(const char*); __attribute__((constructor)) static void run(void) { puts("from the current folder"); }'
+    (tmp_path / "own.c").write_text(constructor)
+    for path in (BUILD / program, prefix / "bin" / program):
+        for library in re.findall(r"NEEDED.*\[(lib(?:ssl|stdc\+\+|crypto).*)\]", succeed("readelf", "-d", path)):
+            succeed("cc", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", tmp_path / library, tmp_path / "own.c")
+        assert list(tmp_path.glob("*.so*"))
+        started = run(path, "--version", cwd=tmp_path)
+        assert started.returncode == 0 and "from the current folder" not in started.stdout, started.stdout + started.stderr
 
 
 def test_protos_are_installed(prefix):
