@@ -72,9 +72,16 @@ def test_the_readmes_model_path_replaces_that_of_the_sample():
     assert [model["path"] for model in changed["models"]] == ["/var/lib/longembed/models/e5-small-v2"]
 
 
+def test_the_page_keeps_libtorch_where_the_unit_lets_it_be_read():
+    """A checkout of root is in /root, and root's umask may be 077: the server would not find libtorch_cpu.so."""
+    text = (FOLDER / "README.md").read_text()
+    assert settings()["ProtectHome"] == ["yes"] and "outside of `/home` and `/root`, which the unit hides" in text
+    assert 0 < text.index("\numask 022") < text.index("\ndeploy/setup.sh")
+
+
 def test_the_page_installs_what_the_unit_names(tmp_path):
     """Carries out the commands of the page, below another root and with root's strictest umask."""
-    commands = re.search(r"```\n(deploy/setup.sh.*?)```", (FOLDER / "README.md").read_text(), re.S)[1]
+    commands = re.search(r"```\n(umask.*?)```", (FOLDER / "README.md").read_text(), re.S)[1]
     build = tmp_path / "build"
     for name in ("build/release/longembed-server", "build/release/longembed", "models/e5-small-v2/longembed-model.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
