@@ -88,7 +88,9 @@ alone() {
 debian_version() { sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release; }
 
 install_packages() {
-  local missing=() package installed
+  # sudo passes no proxy on. A machine that has just started may be upgrading itself, under apt's lock.
+  local missing=() package installed settings=(DEBIAN_FRONTEND=noninteractive) name wait='-o DPkg::Lock::Timeout=600'
+  for name in http_proxy https_proxy; do [ -z "${!name-}" ] || settings+=("$name=${!name}"); done
   installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n${db:Status-Status} ${Package}:${Architecture}\n' "$@" 2>/dev/null || true)
   for package in "$@"; do
     grep -qxF "installed $package" <<<"$installed" || missing+=("$package")
@@ -98,7 +100,7 @@ install_packages() {
     fail "packages are missing and this user may not install them; run as root: apt-get install ${missing[*]}"
   say "installing Debian packages: ${missing[*]}"
   run_logged apt.log "apt-get failed; check the network and the package sources, then run this again" \
-    as_root sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${missing[*]}"
+    as_root env "${settings[@]}" sh -c "apt-get $wait update && apt-get $wait install -y --no-install-recommends ${missing[*]}"
 }
 
 cargo_is_new_enough() {

@@ -63,6 +63,20 @@ def test_a_proxy_is_for_downloads_only(own):
     assert done.stdout.splitlines()[-1] == f"{addresses} {addresses}"
 
 
+def test_apt_gets_the_proxy_and_waits_for_its_lock(tmp_path):
+    """sudo drops the environment. An upgrade that runs by itself on a machine that has just started holds the lock for minutes."""
+    apt = tmp_path / "apt-get"
+    apt.write_text(f"#!/bin/sh\necho \"$http_proxy $https_proxy $DEBIAN_FRONTEND $*\" >>{tmp_path}/called\n")
+    apt.chmod(0o755)
+    script = f"""logs={tmp_path}; id() {{ echo 1000; }}; sudo() {{ env -i PATH={tmp_path}:/usr/bin:/bin "$@"; }}; install_packages no-such-package"""
+    (tmp_path / "sudo").write_text("")
+    (tmp_path / "sudo").chmod(0o755)
+    done = bash(script, PATH=f"{tmp_path}:/usr/bin:/bin", http_proxy="http://proxy:1", https_proxy="http://proxy:2")
+    assert done.returncode == 0, done.stderr
+    settings = "http://proxy:1 http://proxy:2 noninteractive -o DPkg::Lock::Timeout=600"
+    assert (tmp_path / "called").read_text() == f"{settings} update\n{settings} install -y --no-install-recommends no-such-package\n"
+
+
 @pytest.mark.parametrize("own", [{}, {"LONGEMBED__LISTEN": "0.0.0.0:1", "LONGEMBED__LOG__LEVEL": "error", "LONGEMBED_SERVER": "production:50051"}])
 def test_variables_for_another_server_are_left_out(own):
     """With LONGEMBED_SERVER, quickstart.sh would show vectors of that server, and with LONGEMBED__LISTEN never find its own."""
