@@ -70,16 +70,27 @@ class UnavailableReplica(grpc.GenericRpcHandler):
         self.health.set("", status)
 
 
-class Balancer:
-    """Envoy with our configuration. Only ports differ."""
+class SlowReplica(UnavailableReplica):
+    """Answers every call after some seconds."""
 
-    def __init__(self, replicas: list[tuple[int, int]], folder: Path):
+    seconds = 4
+
+    def service(self, details):
+        if details.method != EMBED:
+            return None
+        return grpc.unary_unary_rpc_method_handler(lambda *_: time.sleep(self.seconds) or b"")
+
+
+class Balancer:
+    """Envoy with our configuration. Only ports differ, and what `change` replaces."""
+
+    def __init__(self, replicas: list[tuple[int, int]], folder: Path, change=lambda config: config):
         self.port, self.admin = free_ports(2)
         ports = dict(zip((50050, 9901, 50051, 50052, 50061, 50062), (self.port, self.admin, *replicas[0], *replicas[1]), strict=True))
         config = re.sub(r"(?<=port_value: )\d+", lambda found: str(ports.pop(int(found[0]))), CONFIG.read_text())
         assert not ports
         file, self.log = folder / "envoy.yaml", folder / "envoy.log"
-        file.write_text(config)
+        file.write_text(change(config))
         command = [envoy(), "--config-path", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         self.process = subprocess.Popen(command, stdout=self.log.open("w"), stderr=subprocess.STDOUT)
 
@@ -207,6 +218,26 @@ def test_unavailable_is_retried_at_another_replica(balancer, unavailable, stub, 
     finally:
         unavailable.say(health_pb2.HealthCheckResponse.NOT_SERVING)
         balancer.wait_for([True, False])
+
+
+def test_a_call_may_compute_longer_than_a_stream_may_idle(tmp_path):
+    """The timeout of a call is that of haproxy.cfg's servers. In a long text's call nothing is sent until its answer is there. The time of a stream is 120 times shorter here."""
+
+    def hurry(config: str) -> str:
+        assert config.count("stream_idle_timeout: 120s") == 1
+        return config.replace("stream_idle_timeout: 120s", "stream_idle_timeout: 1s")
+
+    replica = SlowReplica()
+    replica.say(health_pb2.HealthCheckResponse.SERVING)
+    balancer = Balancer([(replica.port, replica.port)] * 2, tmp_path, hurry)
+    try:
+        balancer.wait_for([True, True])
+        with grpc.insecure_channel(f"127.0.0.1:{balancer.port}", options=OWN_POOL) as channel:
+            assert channel.unary_unary(EMBED)(b"", timeout=20) == b""
+    finally:
+        balancer.process.send_signal(signal.SIGTERM)
+        balancer.process.wait(timeout=30)
+        replica.server.stop(None)
 
 
 def test_ports_are_the_only_change():
