@@ -31,7 +31,6 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM libtorch AS model
 # The argument of model/export: a name, or owner/name of the hub. Empty: /models is empty, and models are mounted there.
 ARG MODEL=""
-COPY tests/requirements.txt tests/
 COPY model/export model/export
 COPY deploy/container/bake_model.sh deploy/container/
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
