@@ -94,6 +94,11 @@ REFUSED = {
     "HPA by CPU without a request": ({"autoscaling": {"hpa": {"enabled": True}}, "resources": {"requests": {"cpu": None}}}, "/resources/requests"),
     "KEDA by CPU without a request": ({"autoscaling": {"keda": KEDA}, "resources": {"requests": {"cpu": None}}}, "/resources/requests"),
     "KEDA without Prometheus": ({"autoscaling": {"keda": {"enabled": True}}}, "/autoscaling/keda/serverAddress"),
+    "KEDA with a target of nothing": ({"autoscaling": {"keda": {**KEDA, "expectedWaitSeconds": "0.0"}}}, "/autoscaling/keda/expectedWaitSeconds"),
+    "HPA with a target of nothing": ({"autoscaling": {"hpa": {"enabled": True, "queueWait": {"enabled": True, "target": "0m"}}}}, "/autoscaling/hpa/queueWait/target"),
+    "KEDA that authenticates itself by nothing": ({"autoscaling": {"keda": {**KEDA, "authModes": "bearer"}}}, "/autoscaling/keda/authenticationRef/name"),
+    "KEDA that authenticates itself in no way": (
+        {"autoscaling": {"keda": {**KEDA, "authModes": "bearr", "authenticationRef": {"name": "a"}}}}, "/autoscaling/keda/authModes"),
     "KEDA by labels that are never set": ({"autoscaling": {"keda": {**KEDA, "query": ""}}}, "/autoscaling/keda/query"),
     "KEDA by running batches and labels that are never set": ({"autoscaling": {"keda": {**KEDA, "runningBatches": "1.4"}}}, "/autoscaling/keda/runningBatches"),
     "no rules at all": ({"prometheusRule": {"enabled": True, "shippedRules": False}}, "/prometheusRule/shippedRules"),
@@ -270,6 +275,7 @@ TAKEN = {
     "a load balancer without network policy": {**LOAD_BALANCER, **TLS, "networkPolicy": {"enabled": False}},
     "HPA alone": {"autoscaling": {"hpa": {"enabled": True}}},
     "KEDA alone": {"autoscaling": {"keda": KEDA}},
+    "KEDA that authenticates itself": {"autoscaling": {"keda": {**KEDA, "authModes": "tls,bearer", "authenticationRef": {"name": "a"}}}},
     "KEDA by labels of the ServiceMonitor": {**MONITOR, **LET_IN, "autoscaling": {"keda": {**KEDA, "query": "", "runningBatches": "1.4"}}},
     "the rule of this release alone": {**MONITOR, **LET_IN, "prometheusRule": {"enabled": True, "shippedRules": False}},
     "HPA by queue wait alone": {
