@@ -223,13 +223,13 @@ def test_unavailable_is_retried_at_another_replica(balancer, unavailable, stub, 
 def test_a_call_may_compute_longer_than_a_stream_may_idle(tmp_path):
     """The timeout of a call is that of haproxy.cfg's servers. In a long text's call nothing is sent until its answer is there. The time of a stream is 120 times shorter here."""
 
-    def hurry(config: str) -> str:
+    def shorten(config: str) -> str:
         assert config.count("stream_idle_timeout: 120s") == 1
         return config.replace("stream_idle_timeout: 120s", "stream_idle_timeout: 1s")
 
     replica = SlowReplica()
     replica.say(health_pb2.HealthCheckResponse.SERVING)
-    balancer = Balancer([(replica.port, replica.port)] * 2, tmp_path, hurry)
+    balancer = Balancer([(replica.port, replica.port)] * 2, tmp_path, shorten)
     try:
         balancer.wait_for([True, True])
         with grpc.insecure_channel(f"127.0.0.1:{balancer.port}", options=OWN_POOL) as channel:
