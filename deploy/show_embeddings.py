@@ -20,15 +20,16 @@ PASSAGES = {
 QUERIES = ["may I sell copies of a free program?", "who gets a patent license?", "how long is the longest river of Africa?", "how do I bake bread?"]
 
 
-def prompts_of(client: str) -> list[str]:
-    """The prompts of the served model; e5 has query and passage, MiniLM none."""
-    done = subprocess.run([client, "models", "--output", "json"], capture_output=True, text=True)
-    return list(results(done)[0].get("prompts", {}))
+def flags_of(model: dict, side: str) -> list[str]:
+    """Returns the flags of queries or documents: the model's prompt for them, where it has one. ColBERT models need to know the side in any case."""
+    by_token = model["outputs"][0] == "TOKEN_VECTORS"
+    flags = ["--input-type", side.lower()] if by_token or side in model.get("input_types", {}) else []
+    return flags + ["--token-pooling", "8"] * (by_token and side == "DOCUMENT")  # Python takes long to compare thousands of vectors.
 
 
-def run(client: str, command: str, prompt: str | None, texts: dict[str, str], *flags: str) -> subprocess.CompletedProcess:
+def run(client: str, command: str, texts: dict[str, str], *flags: str) -> subprocess.CompletedProcess:
     lines = "".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items())
-    return subprocess.run([client, command, *(["--prompt-name", prompt] if prompt else []), *flags], input=lines, capture_output=True, text=True)
+    return subprocess.run([client, command, *flags], input=lines, capture_output=True, text=True)
 
 
 def results(done: subprocess.CompletedProcess) -> list[dict]:
@@ -37,40 +38,64 @@ def results(done: subprocess.CompletedProcess) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def embed(client: str, prompt: str | None, texts: dict[str, str], *flags: str) -> list[dict]:
-    return results(run(client, "embed", prompt, texts, "--output", "json", *flags))
+def embed(client: str, texts: dict[str, str], *flags: str) -> list[dict]:
+    return results(run(client, "embed", texts, "--output", "json", *flags))
 
 
-def show_long_text(client: str, prompt: str | None) -> None:
+def dot(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b))
+
+
+def similarity(query: dict, passage: dict) -> float:
+    """Returns the dot product, or MaxSim of several vectors."""
+    if "embeddings" in query:
+        return sum(max(dot(own, other) for other in passage["embeddings"]) for own in query["embeddings"]) / len(query["embeddings"])
+    if "indices" in query["embedding"]:
+        weights = dict(zip(passage["embedding"]["indices"], passage["embedding"]["values"]))
+        return sum(weight * weights.get(index, 0.0) for index, weight in zip(query["embedding"]["indices"], query["embedding"]["values"]))
+    return dot(query["embedding"], passage["embedding"])
+
+
+def described(answer: dict) -> str:
+    if "embeddings" in answer:
+        return f"{len(answer['embeddings'])} vectors of {len(answer['embeddings'][0])}"
+    vector = answer["embedding"]
+    if "indices" in vector:
+        return f"{len(vector['indices'])} entries of a vocabulary of {vector['dimensions']}"
+    return f"[{', '.join(f'{x:+.4f}' for x in vector[:4])}, ...] of {len(vector)}"
+
+
+def show_long_text(client: str, flags: list[str]) -> None:
     """Shows the server's error for a text beyond the window, and the plan under an extension."""
-    refused = run(client, "embed", prompt, {"GPL-3": LONG_TEXT})
+    refused = run(client, "embed", {"GPL-3": LONG_TEXT}, *flags)
     if refused.returncode != 0:
         print(f"\nA text beyond the model's window is refused unless the request says how to embed it:\n  {refused.stderr.strip()}")
-    plan = run(client, "explain", prompt, {"GPL-3": LONG_TEXT}, "--output", "text", "--windows").stdout.splitlines()
+    plan = run(client, "explain", {"GPL-3": LONG_TEXT}, "--output", "text", "--windows", *flags).stdout.splitlines()
     print("\nlongembed explain --windows says what would happen, without running the model:")
     print("\n".join(f"  {line}" for line in plan[:3] + ["  ..."][: len(plan) > 4] + plan[3:][-1:]))
 
 
 def main(client: str) -> None:
-    known = prompts_of(client)
-    passage_prompt, query_prompt = (name if name in known else None for name in ("passage", "query"))
-    show_long_text(client, passage_prompt)
+    model = results(subprocess.run([client, "models", "--output", "json"], capture_output=True, text=True))[0]
+    for_passages, for_queries = flags_of(model, "DOCUMENT"), flags_of(model, "QUERY")
+    show_long_text(client, for_passages)
     started = time.monotonic()
-    passages = [embed(client, passage_prompt, {way: LONG_TEXT}, *flags)[0] for way, flags in WAYS.items()]
-    passages += embed(client, passage_prompt, PASSAGES)
-    queries = embed(client, query_prompt, {text: text for text in QUERIES})
+    passages = [embed(client, {way: LONG_TEXT}, *flags, *for_passages)[0] for way, flags in WAYS.items()]
+    # Neither changes a text that fits into the model's window.
+    passages += embed(client, PASSAGES, "--windows", *for_passages)
+    queries = embed(client, {text: text for text in QUERIES}, "--truncate", "end", *for_queries)
     elapsed = time.monotonic() - started
 
     print(f"\n{len(passages) + len(queries)} texts in {len(WAYS) + 2} calls of the command line client: {elapsed * 1000:.0f} ms")
     for passage in passages:
-        vector = ", ".join(f"{x:+.4f}" for x in passage["embedding"][:4])
         more = f", {passage['truncated_tokens']} cut away" if passage["truncated_tokens"] else ""
         more += f" in {len(passage['windows'])} windows" if len(passage["windows"]) > 1 else ""
-        print(f"  {passage['id']:20} {passage['tokens']:4} tokens{more}: [{vector}, ...] of {len(passage['embedding'])}")
+        print(f"  {passage['id']:20} {passage['tokens']:4} tokens{more}: {described(passage)}")
 
-    print(f"\n{'Cosine similarity':44}" + "".join(f"{passage['id']:>22}" for passage in passages))
+    names = {"ONE_VECTOR": "Cosine similarity", "SPARSE": "Dot product", "TOKEN_VECTORS": "MaxSim, mean over the query's vectors"}
+    print(f"\n{names[model['outputs'][0]]:44}" + "".join(f"{passage['id']:>22}" for passage in passages))
     for query in queries:
-        scores = [sum(a * b for a, b in zip(query["embedding"], passage["embedding"])) for passage in passages]
+        scores = [similarity(query, passage) for passage in passages]
         cells = "".join(f"{f'{score:.3f}' + ('  <' if score == max(scores) else '   '):>22}" for score in scores)
         print(f"  {query['id']:42}{cells}")
 
