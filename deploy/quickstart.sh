@@ -143,21 +143,27 @@ show_metrics() {
   grep -E '^(longembed_(requests_total|tokens_total|truncated_tokens_total|batch_tokens_sum)|process_resident)' <<<"$text" | sed 's/^/  /'
 }
 
+# Commands that work with the served model, which may have another prompt than "query", or no dense vectors.
 show_how_to_call() {
-  local request='{"options": {"prompt_name": "query"}, "inputs": [{"text": "who may copy this program?"}]}'
+  local models text='who may copy this program?' flag='' options='' field='' request
+  models=$("$client" models --output json)
+  if [[ $models == *'"prompts":{'*'"query":'*'"input_types":'* ]]; then
+    flag='--prompt-name query ' options='"options": {"prompt_name": "query"}, ' field=', "prompt_name": "query"'
+  fi
+  request="{$options\"inputs\": [{\"text\": \"$text\"}]}"
   cat <<TEXT
 
 Call it yourself while it runs (deploy/quickstart.sh --serve keeps it running):
-  build/release/longembed embed --prompt-name query --text "who may copy this program?"
+  build/release/longembed embed $flag--text "$text"
   build/release/longembed models --output text
   grpcurl -plaintext -d '$request' \\
     127.0.0.1:50051 longembed.v1.EmbeddingService/Embed
 TEXT
   if [ -n "$http" ]; then
-    cat <<TEXT
-  curl http://$http/v1/embeddings -H 'Content-Type: application/json' -d '{"input": "who may copy this program?", "prompt_name": "query"}'
-  A browser shows every route at http://$http/docs
-TEXT
+    if [[ $models == *'"outputs":["ONE_VECTOR"'* ]]; then
+      printf "  curl http://%s/v1/embeddings -H 'Content-Type: application/json' -d '{\"input\": \"%s\"%s}'\n" "$http" "$text" "$field"
+    fi
+    printf '  A browser shows every route at http://%s/docs\n' "$http"
   fi
   if command -v grpcurl >/dev/null; then
     printf '\ngrpcurl is here, and lists by reflection:\n'

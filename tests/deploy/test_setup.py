@@ -2,6 +2,7 @@
 directly."""
 
 import http.server
+import json
 import re
 import subprocess
 import sys
@@ -268,6 +269,26 @@ def test_a_model_may_load_for_long(tmp_path):
     done = bash(wait)
     assert done.returncode == 0, done.stderr
     assert 'the model is loading: {"event": "loading", "ratio": 0.5}' in done.stderr
+
+
+@pytest.mark.parametrize("prompts, outputs, names_prompt, has_curl", [
+    ('{"query":"query: ","passage":"passage: "}', '["ONE_VECTOR","WINDOW_VECTORS"]', True, True), ("{}", '["ONE_VECTOR"]', False, True),
+    ('{"search_query":"search_query: "}', '["ONE_VECTOR"]', False, True), ("{}", '["SPARSE"]', False, False),
+])  # fmt: skip
+def test_calls_that_are_shown_are_those_of_the_model(tmp_path, prompts, outputs, names_prompt, has_curl):
+    """They named e5's prompt for every model, and were refused (UNKNOWN_PROMPT)."""
+    client = tmp_path / "longembed"
+    client.write_text(f"""#!/bin/sh\necho '{{"name":"m","outputs":{outputs},"prompts":{prompts},"input_types":{{}}}}'\n""")
+    client.chmod(0o755)
+    done = bash(f"client={client} http=127.0.0.1:8080; show_how_to_call")
+    assert done.returncode == 0, done.stderr
+    command, request = re.search(r"longembed embed (.*)\n", done.stdout)[1], re.search(r"grpcurl -plaintext -d '(.*)' \\\n", done.stdout)[1]
+    assert command == ("--prompt-name query " if names_prompt else "") + '--text "who may copy this program?"'
+    options = {"options": {"prompt_name": "query"}} if names_prompt else {}
+    assert json.loads(request) == {**options, "inputs": [{"text": "who may copy this program?"}]}
+    body = re.search(r"/v1/embeddings .*-d '(.*)'\n", done.stdout)
+    assert (json.loads(body[1]).get("prompt_name") == ("query" if names_prompt else None)) if has_curl else body is None
+    assert "http://127.0.0.1:8080/docs" in done.stdout
 
 
 def test_a_server_that_ends_is_not_waited_for(tmp_path):
