@@ -47,11 +47,16 @@ class Prometheus:
         self.url = url.rstrip("/")
 
     def get(self, path: str, **parameters: str) -> dict:
+        """Raises ValueError with Prometheus' own error. Ends the program when something else answers, or nothing."""
         try:
-            with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=30) as answer:
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            raise ValueError(json.load(error).get("error", str(error))) from error
+            try:
+                with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=30) as answer:
+                    return json.load(answer)["data"]
+            except urllib.error.HTTPError as error:
+                reason = json.load(error)["error"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            sys.exit(f"error: {self.url} does not answer as Prometheus does: {getattr(error, 'reason', error)}")
+        raise ValueError(reason)
 
     def query(self, expression: str) -> list[float]:
         """Returns the value of each series, without NaN, which is the ratio or quantile of no data."""
@@ -115,7 +120,7 @@ def show(title: str, rows: list[Row]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Evaluates every query of the dashboard and every rule against a Prometheus.")
-    parser.add_argument("--prometheus", required=True, help="URL")
+    parser.add_argument("--prometheus", required=True, help="URL, such as http://127.0.0.1:9090")
     parser.add_argument("--dashboard", type=Path, default=DASHBOARD)
     parser.add_argument("--expect", nargs="*", default=[], choices=MAY_BE_EMPTY, metavar="METRIC", help="metrics that must have data here, although they may be empty elsewhere")
     parser.add_argument("--interval", default="1m", help="for $__rate_interval; at least four scrapes (default: 1m)")

@@ -292,6 +292,26 @@ def test_evaluate_fails_on_queries_without_data(settings, arguments, says):
     assert (says or "; 0 failed") in done.stdout.splitlines()[-1]
 
 
+class NoPrometheus(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("status", [200, 404, None])
+def test_evaluate_names_a_server_that_is_no_prometheus(status):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (NoPrometheus,), {"status": status})) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}" if status else "127.0.0.1:9"
+        done = run(sys.executable, PROMETHEUS / "evaluate.py", "--prometheus", url)
+        server.shutdown()
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {url} does not answer as Prometheus does: ") and done.stderr.count("\n") == 1, done.stderr
+
+
 def test_evaluate_knows_only_metrics_that_exist():
     spec = importlib.util.spec_from_file_location("evaluate", PROMETHEUS / "evaluate.py")
     evaluate = importlib.util.module_from_spec(spec)
