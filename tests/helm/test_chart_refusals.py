@@ -239,6 +239,14 @@ REFUSED = {
     "HTTP on the port of health": ({"http": {"port": 50052}}, "http.port 50052 is the pods' port of gRPC, health or metrics"),
     "HTTP on the service's port of gRPC": ({"service": {"port": 8080}}, "http.port 8080 is service.port, where gRPC is"),
     "a fixed node port for HTTP on a service without node ports": ({"http": {"nodePort": 30080}}, "http.nodePort 30080 has no meaning for service.type ClusterIP"),
+    "one node port for both ports": (
+        {**TLS, **LET_IN, "service": {"type": "NodePort", "nodePort": 30051}, "http": {"nodePort": 30051}}, "http.nodePort 30051 is service.nodePort, too"),
+    "two families in one stack": (
+        {"bindAddress": "[::]", "service": {"ipFamilies": ["IPv4", "IPv6"]}}, "service.ipFamilies has two families, which need service.ipFamilyPolicy PreferDualStack"),
+    "a rollout that fails before a pod counts": (
+        {"minReadySeconds": 600}, "progressDeadlineSeconds 600 must be more than minReadySeconds 600: Kubernetes would refuse the Deployment"),
+    "no DNS at all": ({"dnsPolicy": "None", "dnsConfig": {"options": [{"name": "ndots"}]}}, "dnsPolicy None: Kubernetes would refuse the pods"),
+    "scaling by no policy": ({"autoscaling": {"behavior": {"scaleUp": {"policies": []}}}}, "/autoscaling/behavior/scaleUp/policies"),
     "a misspelt key of HTTP": ({"config": {"http": {"allowed_orgin": "*"}}}, "'allowed_orgin' not allowed"),
     "an empty peer": ({"networkPolicy": {"grpc": {"from": [{}]}}}, "/networkPolicy/grpc/from/0"),
     "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "invalid propertyName 'app.kubernetes.io/name'"),
@@ -297,6 +305,10 @@ TAKEN = {
     "durations that the server takes": {
         "config": {"connections": {"max_age": "0s", "keepalive": "1.5s"}, "limits": {"max_queue_wait": "100ms", "max_bulk_queue_wait": "1s"}}},
     "a registry with a port": {"image": {"repository": "registry:5000/longembed"}},
+    "both families": {"bindAddress": "[::]", "service": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"]}},
+    "a node port of its own for each port": {**TLS, **LET_IN, "service": {"type": "NodePort", "nodePort": 30051}, "http": {"nodePort": 30080}},
+    "DNS of its own": {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.1"]}},
+    "pods that count after a while": {"minReadySeconds": 599},
     "IPv4 by name": {"service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]}},
     "names beside a wildcard": (
         {"gateway": {**HTTP_ROUTE["gateway"], "hostnames": ["*.b.example", "b.example"], "httpHostnames": ["ab.example", "*.a.example"]}, **LET_IN}),

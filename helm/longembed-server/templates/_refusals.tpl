@@ -41,6 +41,9 @@
 {{- if ge $startup $deadline -}}
 {{- fail (printf "progressDeadlineSeconds %d must be more than what probes.startup allows for loading models, %d: a rollout would count as failed while it still loads" $deadline $startup) -}}
 {{- end -}}
+{{- if ge (int .Values.minReadySeconds) $deadline -}}
+{{- fail (printf "progressDeadlineSeconds %d must be more than minReadySeconds %d: Kubernetes would refuse the Deployment" $deadline (int .Values.minReadySeconds)) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "longembed.refuseReplicas" -}}
@@ -110,6 +113,9 @@
 {{- $dual := hasSuffix "DualStack" (default "" $service.ipFamilyPolicy) -}}
 {{- if and (eq .Values.bindAddress "0.0.0.0") (or $dual (has "IPv6" (default list $service.ipFamilies))) -}}
 {{- fail (printf "service.%s: the pods would not answer by IPv6, because bindAddress is 0.0.0.0; set it to \"[::]\"" (ternary (printf "ipFamilyPolicy %s" $service.ipFamilyPolicy) "ipFamilies IPv6" $dual)) -}}
+{{- end -}}
+{{- if and (eq (len (default list $service.ipFamilies)) 2) (not $dual) -}}
+{{- fail (printf "service.ipFamilies has two families, which need service.ipFamilyPolicy PreferDualStack or RequireDualStack (here %q)" (default "" $service.ipFamilyPolicy)) -}}
 {{- end -}}
 {{- if ne $service.type "LoadBalancer" -}}
 {{- range $field := list "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" -}}
@@ -208,6 +214,9 @@
 {{- if and $http.nodePort (eq .Values.service.type "ClusterIP") -}}
 {{- fail (printf "http.nodePort %d has no meaning for service.type ClusterIP; set service.type to NodePort or LoadBalancer" (int $http.nodePort)) -}}
 {{- end -}}
+{{- if and $http.nodePort (eq (int $http.nodePort) (int .Values.service.nodePort)) -}}
+{{- fail (printf "http.nodePort %d is service.nodePort, too; choose another" (int $http.nodePort)) -}}
+{{- end -}}
 {{- else if and .Values.ingress.enabled (eq .Values.ingress.port "http") -}}
 {{- fail "ingress.enabled: there is no HTTP port to pass calls to; set http.enabled, or ingress.port to grpc" -}}
 {{- else if .Values.gateway.httpHostnames -}}
@@ -249,6 +258,9 @@
 {{- if eq (hasKey $variable "value") (hasKey $variable "valueFrom") -}}
 {{- fail (printf "env[%d], %s, needs one of value and valueFrom" $index $variable.name) -}}
 {{- end -}}
+{{- end -}}
+{{- if and (eq (default "" .Values.dnsPolicy) "None") (not (dig "nameservers" list .Values.dnsConfig)) -}}
+{{- fail "dnsPolicy None: Kubernetes would refuse the pods, because dnsConfig.nameservers is empty; name one" -}}
 {{- end -}}
 {{- include "longembed.refuseContainers" . -}}
 {{- include "longembed.refuseVolumes" . -}}
