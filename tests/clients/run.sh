@@ -5,10 +5,10 @@
 #   tests/clients/run.sh                 prints the table
 #   tests/clients/run.sh --write         puts it into tests/clients/README.md, with the date
 #
-# Each package of requirements.txt is installed separately into build/clients. If a package cannot be installed, its clients are skipped by name.
-set -euo pipefail
+# The packages of requirements.txt are installed into build/clients: together, or one by one if that fails. If a package cannot be installed, its clients are skipped by name.
+# shellcheck source=../../deploy/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../deploy/setup.sh"
 
-root=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 venv=$root/build/clients
 log=$root/build/logs/clients-pip.log
 mkdir -p "$root/build/logs"
@@ -19,7 +19,4 @@ if ! "$venv/bin/python" -m pip install -q -r "$root/tests/clients/requirements.t
     [[ $package == \#* || -z $package ]] || "$venv/bin/python" -m pip install -q "$package" >>"$log" 2>&1 || echo "cannot install $package" >&2
   done <"$root/tests/clients/requirements.txt"
 fi
-# A proxy for downloads cannot reach the server, which is on this machine.
-no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}${NO_PROXY:+,$NO_PROXY}
-export no_proxy NO_PROXY=$no_proxy
 exec "$venv/bin/python" "$root/tests/clients/clients.py" "$@"

@@ -96,6 +96,12 @@ def test_packages_of_another_python_are_left_out(tmp_path):
     assert {line for line in done.stdout.splitlines() if line.startswith(("PIP_", "PYTHON"))} == {"PIP_USER=0", "PIP_INDEX_URL=https://mirror.example"}
 
 
+@pytest.mark.parametrize("script", [path for path in SCRIPTS if re.search(r"longembed-server\"|-m pytest|clients\.py", path.read_text())], ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_script_that_starts_servers_begins_like_the_others(script):
+    """setup.sh drops what a shell has set up for another server, another Python, another language or a proxy."""
+    assert re.search(r"^(source|\.) .*/setup\.sh\"$", script.read_text(), re.M) or script.is_relative_to(ROOT / "deploy/container")
+
+
 def test_numbers_are_read_in_every_language(tmp_path):
     """With a decimal comma, awk would read 0.25 as 0, and bash would write the time with a comma."""
     made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], capture_output=True, text=True)
