@@ -32,7 +32,7 @@ GPU = {"models": [{"name": "a", "source": {"baked": {}}, "device": "cuda"}], "gp
 KEYS = {"apiKeys": {"allowPlaintext": True, "fileKey": TEXT, "keys": [{"name": "a", "sha256": 64 * "0"}]}}
 KEDA = {
     "serviceMonitor": {"enabled": True}, "networkPolicy": {"enabled": False},
-    "autoscaling": {"keda": {"enabled": True, "serverAddress": "http://p", "authenticationRef": {"name": TEXT}, "authModes": TEXT}}}
+    "autoscaling": {"keda": {"enabled": True, "serverAddress": "http://p", "authenticationRef": {"name": TEXT}}}}
 
 
 def not_text(node, is_lost, path=()):
