@@ -116,13 +116,13 @@ def test_installed_files_know_no_folder_of_the_build(prefix):
         assert str(ROOT) not in text and str(prefix.parent) not in text, path
 
 
-def find_package(folder: Path, prefix: Path, component: str, env: dict | None = None) -> str:
+def find_package(folder: Path, prefix: Path, component: str, env: dict | None = None, options: tuple[str, ...] = ()) -> str:
     """Returns cmake's error for a component that it does not find."""
     folder.mkdir()
     (folder / "CMakeLists.txt").write_text(
         f"cmake_minimum_required(VERSION 3.25)\nproject(find LANGUAGES CXX)\nfind_package(longembed REQUIRED COMPONENTS {component})\n"
     )
-    done = configure(folder, folder / "build", prefix, env=env)
+    done = configure(folder, folder / "build", prefix, *options, env=env)
     assert done.returncode != 0
     return " ".join(done.stderr.split())
 
@@ -153,7 +153,15 @@ def test_half_a_libtorch_is_refused(prefix, tmp_path):
     assert "has libtorch_cpu.so and no libc10.so" in said, said
 
 
+def test_a_libtorch_that_is_not_there_is_named(prefix, tmp_path):
+    """It was ignored, and the one that longembed was built with was taken."""
+    said = find_package(tmp_path / "project", prefix, "embedder", {"LIBTORCH": str(tmp_path / "nowhere")})
+    assert f"LIBTORCH is {tmp_path}/nowhere, which has no lib/libtorch_cpu.so." in said, said
+
+
 def test_a_missing_libtorch_is_reported(prefix, tmp_path):
+    """One of the system, of which the version cannot be told, does not replace it."""
+    system = libtorch_of(tmp_path / "system", None, ("libtorch_cpu.so", "libc10.so"))
     moved = tmp_path / "prefix"
     shutil.copytree(prefix / "lib/cmake", moved / "lib/cmake")
     for archive in (prefix / "lib").glob("*.a"):
@@ -162,7 +170,7 @@ def test_a_missing_libtorch_is_reported(prefix, tmp_path):
     text, places = re.subn(r"torch_cpu PATHS \"[^\"]*\"", 'torch_cpu PATHS "/nonexistent"', config.read_text())
     assert places == 1
     config.write_text(text)
-    said = find_package(tmp_path / "project", moved, "embedder", {"LIBTORCH": ""})
+    said = find_package(tmp_path / "project", moved, "embedder", {"LIBTORCH": ""}, (f"-DCMAKE_INSTALL_PREFIX={system}",))
     assert "needs LibTorch" in said and "Set LIBTORCH" in said, said
 
 
