@@ -237,7 +237,7 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
   resolved.recipe = Recipe(model, {.extension = *extension,
                                    .truncate = resolved.input.plan.truncate,
                                    .max_tokens = max_tokens,
-                                   .max_sequence_tokens = TruncationLimit(model, resolved.input.plan),
+                                   .max_sequence_tokens = LimitThatCuts(model, resolved.input.plan),
                                    .dimensions = *dimensions,
                                    .normalize = resolved.vector.normalize,
                                    .sparse = sparse,
