@@ -101,7 +101,7 @@ class Planner {
     const Windows& windows = *extension_.windows;
     const int64_t window = WindowTokens(model_, extension_);
     if (const int64_t max = options_.limits.max_sequence_tokens; window > max) {
-      return WindowTooLarge("options.extension.windows.tokens", window, max);
+      return WindowBeyondServerLimit("options.extension.windows.tokens", window, max);
     }
     const int64_t room = window - overhead_;
     if (room < 1) return PromptTooLong(overhead_, window);
