@@ -41,12 +41,14 @@ const char* WindowsField(const v1::Extension& asked) {
   return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
 }
 
-// Checks the windows of the extension that `asked` stands for.
-absl::Status CheckWindowSizeOf(const v1::Extension& asked, const Extension& extension,
-                               int64_t max_tokens_per_sequence) {
-  const absl::Status status = CheckWindowSize(extension, max_tokens_per_sequence);
-  if (status.ok()) return status;
-  return AtField(status, asked.has_windows() ? "options.extension" : WindowsField(asked));
+// Fits the windows of the extension that `asked` stands for to the server's limit, or refuses their explicit size.
+absl::Status FitWindowsOf(const v1::Extension& asked, const ModelManifest& model, int64_t max_tokens_per_sequence,
+                          Extension& extension) {
+  if (const absl::Status status = CheckWindowSize(extension, max_tokens_per_sequence); !status.ok()) {
+    return AtField(status, asked.has_windows() ? "options.extension" : WindowsField(asked));
+  }
+  FitWindows(model, max_tokens_per_sequence, extension);
+  return absl::OkStatus();
 }
 
 // Returns options.output, or the model's default.
@@ -205,8 +207,7 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
   if (!token_vectors.ok()) return token_vectors.status();
   absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), *output, model, profiles);
   if (!extension.ok()) return extension.status();
-  RETURN_IF_ERROR(CheckWindowSizeOf(options.extension(), *extension, limits.max_tokens_per_sequence));
-  FitWindows(model, limits.max_tokens_per_sequence, *extension);
+  RETURN_IF_ERROR(FitWindowsOf(options.extension(), model, limits.max_tokens_per_sequence, *extension));
   std::optional<int64_t> max_tokens;
   if (options.has_max_tokens()) max_tokens = options.max_tokens();
   RETURN_IF_ERROR(CheckMaxTokens(max_tokens));
