@@ -68,6 +68,21 @@ const char* OutputNameOf(const EmbedderOptions& options) {
   return options.sparse ? "SPARSE" : "ONE_VECTOR";
 }
 
+// Checks that the output uses the options that are set.
+absl::Status CheckUsed(const EmbedderOptions& options) {
+  const bool tokens = options.plan.token_vectors != TokenVectors::kNone;
+  const bool one_vector = !options.sparse && !tokens && std::holds_alternative<NoSpans>(options.spans);
+  if (options.vector_per_window && !(one_vector && options.plan.extension.windows.has_value())) {
+    return Misplaced("options.vector_per_window",
+                     "options.plan.extension.windows, without sparse vectors, token vectors and spans");
+  }
+  if (options.sparse && options.dimensions.dimensions.has_value()) {
+    return Misplaced("options.dimensions", "vectors without options.sparse");
+  }
+  if (options.plan.sparse && !options.sparse) return Misplaced("options.plan.sparse", "options.sparse");
+  return absl::OkStatus();
+}
+
 // Checks that the model gives the output, and that the options are in range and go together.
 absl::Status CheckOptions(const ModelManifest& model, const EmbedderOptions& options) {
   RETURN_IF_ERROR(CheckOutput(model, OutputNameOf(options)));
@@ -76,6 +91,7 @@ absl::Status CheckOptions(const ModelManifest& model, const EmbedderOptions& opt
   if (!std::holds_alternative<NoSpans>(options.spans) && (options.sparse || tokens)) {
     return Misplaced("options.spans", "pooled vectors, without options.sparse and options.plan.token_vectors");
   }
+  RETURN_IF_ERROR(CheckUsed(options));
   if (const auto* every = std::get_if<EveryTokens>(&options.spans); every != nullptr && every->tokens < 1) {
     return EveryTokensTooFew(every->tokens);
   }
@@ -94,7 +110,9 @@ absl::StatusOr<std::vector<Plan>> PrepareAll(const Model& model, std::span<const
   std::vector<Plan> plans;
   plans.reserve(inputs.size());
   for (size_t i = 0; i < inputs.size(); ++i) {
-    absl::StatusOr<Plan> plan = PrepareInput(model, inputs[i], options);
+    const bool ranges_used = inputs[i].ranges.empty() || std::holds_alternative<GivenRanges>(options.spans);
+    absl::StatusOr<Plan> plan =
+        ranges_used ? PrepareInput(model, inputs[i], options) : Misplaced("ranges", "options.spans to be GivenRanges");
     if (!plan.ok()) return AtField(plan.status(), absl::StrCat("inputs[", i, "]"));
     plans.push_back(*std::move(plan));
   }

@@ -255,7 +255,8 @@ absl::StatusOr<std::vector<OutputVector>> PoolVectors(std::span<OutputVector> ve
     }
     for (size_t c = 0; c < sums[label].size(); ++c) sums[label][c] += others[i].values[c];
     ++sizes[label];
-    pooled[label + 1].content.end = std::max(pooled[label + 1].content.end, others[i].content.end);
+    Range& content = pooled[label + 1].content;  // Windows may overlap, so a later vector may have an earlier token.
+    content = {std::min(content.start, others[i].content.start), std::max(content.end, others[i].content.end)};
   }
   for (size_t k = 0; k < sums.size(); ++k) {
     std::vector<float>& values = pooled[k + 1].values;

@@ -196,6 +196,12 @@ absl::Status WindowTooLarge(std::string_view field, int64_t tokens, int64_t capa
                  absl::StrCat("is ", tokens, "; with these positions a window takes at most ", capacity, " tokens"));
 }
 
+absl::Status WindowBeyondServerLimit(std::string_view field, int64_t tokens, int64_t limit) {
+  return Invalid(field, "WINDOW_TOO_LARGE",
+                 absl::StrCat("is ", tokens, "; the server takes at most ", limit,
+                              " tokens in one pass (limits.max_tokens_per_sequence)"));
+}
+
 absl::Status WindowTooSmall(int64_t tokens, int64_t special_tokens) {
   return Invalid("windows.tokens", "WINDOW_TOO_SMALL",
                  absl::StrCat("is ", tokens, "; special tokens take ", special_tokens, ", so it must be at least ",

@@ -74,6 +74,7 @@ absl::Status MethodNotAvailable(std::string_view field, std::string_view model, 
 absl::Status ExtensionValueOutOfRange(std::string_view field, std::string_view value, std::string_view range);
 absl::Status ExtensionConflict(std::string_view field, std::string_view what);
 absl::Status WindowTooLarge(std::string_view field, int64_t tokens, int64_t capacity);
+absl::Status WindowBeyondServerLimit(std::string_view field, int64_t tokens, int64_t limit);
 absl::Status WindowTooSmall(int64_t tokens, int64_t special_tokens);
 absl::Status OverlapTooLarge(std::string_view field, int64_t overlap, int64_t content);
 // Several vectors of one input. The field is relative to the input.

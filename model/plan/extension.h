@@ -20,7 +20,7 @@
 namespace longembed {
 
 enum class When {
-  kLong,    // Inputs of at most Lo tokens are encoded without the extension.
+  kLong,    // Inputs of at most Lo tokens that fit into one sequence are encoded without the extension.
   kAlways,  // The extension applies to every input.
 };
 

@@ -26,6 +26,13 @@ int64_t CapacityOf(const ModelManifest& model, const PlanOptions& options, const
   return std::min(SequenceCapacity(model, extension).value_or(max), max);
 }
 
+// Returns the maximum number of tokens of an input that When::kLong leaves plain. Windows also divide an input within
+// Lo that is too long for one sequence.
+int64_t LongestPlain(const ModelManifest& model, const PlanOptions& options) {
+  const int64_t window = model.trained_window;
+  return options.extension.windows.has_value() ? std::min(window, options.limits.max_sequence_tokens) : window;
+}
+
 // Returns the tokens that are pooled into the vector of a sequence.
 Range PooledSpan(Pooling pooling, int32_t tokens) {
   switch (pooling) {
@@ -53,7 +60,7 @@ class Planner {
     kept_ = Kept(whole, std::max<int64_t>(room, 0), options.truncate);
     plan_.truncated_tokens = whole - kept_.size();
     plan_.estimated = input.estimated;
-    const bool is_short = overhead_ + content() <= model.trained_window;
+    const bool is_short = overhead_ + content() <= LongestPlain(model, options);
     if (options.extension.when == When::kAlways || !is_short) extension_ = options.extension;
     if (is_query()) extension_ = {};
   }
@@ -94,7 +101,7 @@ class Planner {
     const Windows& windows = *extension_.windows;
     const int64_t window = WindowTokens(model_, extension_);
     if (const int64_t max = options_.limits.max_sequence_tokens; window > max) {
-      return WindowTooLarge("options.extension.windows.tokens", window, max);
+      return WindowBeyondServerLimit("options.extension.windows.tokens", window, max);
     }
     const int64_t room = window - overhead_;
     if (room < 1) return PromptTooLong(overhead_, window);

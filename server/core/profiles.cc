@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "model/errors/errors.h"
 #include "model/plan/extension_json.h"
 
 namespace longembed {
@@ -33,8 +34,15 @@ std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& 
 }
 
 void FitWindows(const ModelManifest& model, int64_t max_tokens_per_sequence, Extension& extension) {
-  if (!extension.windows.has_value() || WindowTokens(model, extension) <= max_tokens_per_sequence) return;
-  extension.windows->tokens = max_tokens_per_sequence;
+  if (!extension.windows.has_value() || extension.windows->tokens.has_value()) return;
+  if (WindowTokens(model, extension) > max_tokens_per_sequence) extension.windows->tokens = max_tokens_per_sequence;
+}
+
+absl::Status CheckWindowSize(const Extension& extension, int64_t max_tokens_per_sequence) {
+  if (!extension.windows.has_value()) return absl::OkStatus();
+  const int64_t tokens = extension.windows->tokens.value_or(1);
+  if (tokens <= max_tokens_per_sequence) return absl::OkStatus();
+  return WindowBeyondServerLimit("windows.tokens", tokens, max_tokens_per_sequence);
 }
 
 void AggregateSparse(Extension& extension) {

@@ -30,6 +30,10 @@ std::vector<std::string> ProfilesOf(const ModelManifest& model, const Profiles& 
 // Reduces windows without an explicit size to the server's limit of one pass.
 void FitWindows(const ModelManifest& model, int64_t max_tokens_per_sequence, Extension& extension);
 
+// Checks that windows of an explicit size are within the server's limit of one pass. Errors (INVALID_ARGUMENT):
+// WINDOW_TOO_LARGE with the field `windows.tokens`.
+absl::Status CheckWindowSize(const Extension& extension, int64_t max_tokens_per_sequence);
+
 // Sets the aggregation of windows that sparse vectors need: the maximum, whatever the extension says.
 void AggregateSparse(Extension& extension);
 

@@ -68,11 +68,15 @@ json ToJson(const ModelManifest& model) {
 
 }  // namespace
 
-std::optional<int64_t> TruncationLimit(const ModelManifest& model, const PlanOptions& options) {
-  if (options.truncate == Truncate::kNone || options.extension.windows.has_value()) return std::nullopt;
+std::optional<int64_t> LimitThatCuts(const ModelManifest& model, const PlanOptions& options) {
   const int64_t limit = options.limits.max_sequence_tokens;
-  const int64_t capacity = SequenceCapacity(model, options.extension).value_or(std::numeric_limits<int64_t>::max());
-  return std::min(capacity, options.max_tokens.value_or(capacity)) > limit ? std::optional(limit) : std::nullopt;
+  const bool in_windows = options.extension.windows.has_value();
+  if (in_windows ? options.extension.when == When::kAlways : options.truncate == Truncate::kNone) return std::nullopt;
+  // The longest sequence on a server without a limit. Windows leave texts within Lo whole.
+  const int64_t longest =
+      in_windows ? model.trained_window
+                 : SequenceCapacity(model, options.extension).value_or(std::numeric_limits<int64_t>::max());
+  return std::min(longest, options.max_tokens.value_or(longest)) > limit ? std::optional(limit) : std::nullopt;
 }
 
 std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {

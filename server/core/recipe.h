@@ -23,7 +23,7 @@ struct RecipeOptions {
   Extension extension;  // With the requested numbers; numbers that depend on the text are "adaptive".
   Truncate truncate = Truncate::kNone;
   std::optional<int64_t> max_tokens;  // Limit of truncation, with any extension.
-  // The server's limit for a sequence, if truncation may cut there (TruncationLimit).
+  // The server's limit for a sequence, if texts may be cut there (LimitThatCuts).
   std::optional<int64_t> max_sequence_tokens;
   int dimensions = 0;
   bool normalize = true;
@@ -34,9 +34,9 @@ struct RecipeOptions {
   Precision precision = Precision::kFloat32;  // The precision in which the model runs.
 };
 
-// Returns limits.max_sequence_tokens if truncation may cut a text there; nullopt if nothing is truncated, or if
-// max_tokens, the model or the extension cuts earlier.
-std::optional<int64_t> TruncationLimit(const ModelManifest& model, const PlanOptions& options);
+// Returns limits.max_sequence_tokens if texts may be cut there: by truncation, or into windows although they are within
+// Lo. Returns nullopt if max_tokens, the model or the extension cuts earlier, or if nothing is cut.
+std::optional<int64_t> LimitThatCuts(const ModelManifest& model, const PlanOptions& options);
 
 // Returns 32 hex digits of the SHA-256 over canonical JSON (sorted keys, no blanks).
 std::string Recipe(const ModelManifest& model, const RecipeOptions& options);

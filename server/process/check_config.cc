@@ -104,7 +104,10 @@ void CheckReferences(const ServerConfig& config, const Manifests& models, const 
                      Problems& problems) {
   std::vector<const ModelManifest*> manifests;
   for (const ModelManifest& manifest : models.manifests) manifests.push_back(&manifest);
-  for (const auto& profile : profiles) problems.Add(CheckProfiles({profile}, manifests));
+  for (const auto& profile : profiles) {
+    problems.Add(CheckProfiles({profile}, manifests));
+    problems.Add("profiles." + profile.first, CheckWindowSize(profile.second, config.limits.max_tokens_per_sequence));
+  }
   problems.Add(CheckAliases(models.named, profiles));
   problems.Add(CheckOpenAiPrompt(config.http, manifests));
   problems.Add(ResolveTei(config.tei, models.named, profiles, config.limits).status());

@@ -15,7 +15,8 @@ namespace {
 
 // Returns true if `when` leaves an input of `whole` tokens plain.
 bool IsPlain(const ModelManifest& model, const PlanOptions& options, int64_t whole) {
-  return options.extension.when == When::kLong && whole <= model.trained_window;
+  const bool fits = !options.extension.windows.has_value() || whole <= options.limits.max_sequence_tokens;
+  return options.extension.when == When::kLong && whole <= model.trained_window && fits;
 }
 
 void ExpectLimits(const PlanLimits& limits, const Plan& plan) {

@@ -137,6 +137,9 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     stream.failed = passed_over && stream.in_parts;
     stream.id = request_.id();
     if (passed_over) return absl::OkStatus();
+    if (stream.in_parts && !request_.input().ranges().empty()) {
+      return Misplaced("input.ranges", "the last part of the text, without more_parts");
+    }
     absl::Status status = AddText(request_.input().text());
     if (status.ok() && !stream.in_parts) status = TakeText();
     return status;

@@ -41,6 +41,16 @@ const char* WindowsField(const v1::Extension& asked) {
   return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
 }
 
+// Fits the windows of the extension that `asked` stands for to the server's limit, or refuses their explicit size.
+absl::Status FitWindowsOf(const v1::Extension& asked, const ModelManifest& model, int64_t max_tokens_per_sequence,
+                          Extension& extension) {
+  if (const absl::Status status = CheckWindowSize(extension, max_tokens_per_sequence); !status.ok()) {
+    return AtField(status, asked.has_windows() ? "options.extension" : WindowsField(asked));
+  }
+  FitWindows(model, max_tokens_per_sequence, extension);
+  return absl::OkStatus();
+}
+
 // Returns options.output, or the model's default.
 absl::StatusOr<EmbedOptions::Output> OutputOf(const EmbedOptions& options, const ModelManifest& model) {
   const std::vector<std::string> available = OutputsOf(model);
@@ -197,7 +207,7 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
   if (!token_vectors.ok()) return token_vectors.status();
   absl::StatusOr<Extension> extension = ResolveExtension(options.extension(), *output, model, profiles);
   if (!extension.ok()) return extension.status();
-  if (!options.extension().windows().has_tokens()) FitWindows(model, limits.max_tokens_per_sequence, *extension);
+  RETURN_IF_ERROR(FitWindowsOf(options.extension(), model, limits.max_tokens_per_sequence, *extension));
   std::optional<int64_t> max_tokens;
   if (options.has_max_tokens()) max_tokens = options.max_tokens();
   RETURN_IF_ERROR(CheckMaxTokens(max_tokens));
@@ -237,7 +247,7 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
   resolved.recipe = Recipe(model, {.extension = *extension,
                                    .truncate = resolved.input.plan.truncate,
                                    .max_tokens = max_tokens,
-                                   .max_sequence_tokens = TruncationLimit(model, resolved.input.plan),
+                                   .max_sequence_tokens = LimitThatCuts(model, resolved.input.plan),
                                    .dimensions = *dimensions,
                                    .normalize = resolved.vector.normalize,
                                    .sparse = sparse,

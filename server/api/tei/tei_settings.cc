@@ -50,6 +50,9 @@ absl::StatusOr<std::optional<Extension>> ExtensionOf(const TeiConfig& config, co
     return absl::InvalidArgumentError(absl::StrCat(key, " has windows.vectors, which is ", *extension->windows->vectors,
                                                    ", and tei.v1 gives one vector of a text; leave it out"));
   }
+  if (const absl::Status status = CheckWindowSize(*extension, limits.max_tokens_per_sequence); !status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(key, ": ", std::string(status.message())));
+  }
   FitWindows(*model.manifest, limits.max_tokens_per_sequence, *extension);
   return *std::move(extension);
 }

@@ -73,7 +73,7 @@ TEST_F(EmbedderTest, OptionsOutOfRangeOrThatDoNotGoTogetherAreErrors) {
   model_.manifest.sparse_head = SparseHeadKind::kSpladeMax;
   model_.manifest.token_vectors = TokenVectorSettings{.query_tokens = 8};
   const PlanOptions tokens{.token_vectors = TokenVectors::kDocument};
-  const Extension groups{.windows = Windows{.vectors = 2}};
+  const Extension groups{.windows = Windows{.vectors = 2}}, windows{.windows = Windows{}};
   const std::vector<std::pair<EmbedderOptions, const char*>> cases = {
       {{.spans = EveryTokens{0}}, "options.spans.every_tokens.tokens"},
       {{.spans = EveryTokens{-1}}, "options.spans.every_tokens.tokens"},
@@ -87,12 +87,23 @@ TEST_F(EmbedderTest, OptionsOutOfRangeOrThatDoNotGoTogetherAreErrors) {
       {{.plan = tokens, .token_pooling = 0}, "options.token_pooling"},
       {{.plan = tokens, .token_pooling = std::numeric_limits<int64_t>::max()}, "options.token_pooling"},
       {{.token_pooling = 2}, "options.token_pooling"},
+      {{.vector_per_window = true}, "options.vector_per_window"},
+      {{.plan = {.extension = windows}, .spans = EveryTokens{1}, .vector_per_window = true},
+       "options.vector_per_window"},
+      {{.plan = {.extension = windows}, .vector_per_window = true, .sparse = true}, "options.vector_per_window"},
+      {{.plan = {.extension = windows, .token_vectors = TokenVectors::kDocument}, .vector_per_window = true},
+       "options.vector_per_window"},
+      {{.dimensions = {.dimensions = 2, .force = true}, .sparse = true}, "options.dimensions"},
+      {{.plan = {.sparse = true}}, "options.plan.sparse"},
       {{.plan = {.extension = groups}}, "options.plan.extension.windows.vectors"}};
   for (size_t i = 0; i < cases.size(); ++i) {
     const absl::Status status = embedder_.Embed(Texts({"a b"}), cases[i].first).status();
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << i << ": " << status;
     EXPECT_EQ(ErrorField(status), cases[i].second) << i;
   }
+  std::vector<Input> ranges = Texts({"a b", "a b"});
+  ranges[1].ranges = {{0, 1}};
+  EXPECT_EQ(ErrorField(embedder_.Embed(ranges, {}).status()), "inputs[1].ranges");
 }
 
 TEST(PrecisionCheckTest, TextsWithoutTermsAreEqual) {

@@ -213,5 +213,19 @@ TEST(SpansTest, SentencesWithoutTokensAreLeftOut) {
   EXPECT_THAT(*TokensOfSentences("One. \n \n . \nTwo.", tokens), ElementsAre(Range{0, 1}, Range{1, 2}));
 }
 
+// The vectors are those of two windows that share the tokens 2 and 3. The cluster's first vector is that of [SEP].
+TEST(PipelineTest, AClusterExtendsFromItsFirstTokenToItsLast) {
+  Plan plan;
+  plan.spans = {{0, 0}, {0, 1}, {3, 4}, {4, 4}, {2, 3}, {5, 6}};
+  const std::vector<std::vector<float>> rows{{9}, {50}, {51}, {1}, {1.25f}, {1.5f}};
+  const auto vectors = FinishVectors(plan, rows, {.dimensions = 1, .normalize = false, .token_pooling = 3});
+  ASSERT_TRUE(vectors.ok()) << vectors.status();
+  ASSERT_EQ(vectors->size(), 3u);
+  EXPECT_EQ((*vectors)[0].content, (Range{0, 0}));
+  EXPECT_EQ((*vectors)[1].content, (Range{0, 4}));
+  EXPECT_EQ((*vectors)[2].values, std::vector<float>{1.25f});
+  EXPECT_EQ((*vectors)[2].content, (Range{2, 6}));
+}
+
 }  // namespace
 }  // namespace longembed

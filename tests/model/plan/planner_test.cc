@@ -377,6 +377,26 @@ TEST(PlannerTest, OnePassIsBoundedByTheServer) {
   EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()), "WINDOW_TOO_LARGE");
 }
 
+// Lo is 16. A text of 16 tokens does not fit into one sequence of the server, so windows divide it like a longer one.
+TEST(PlannerTest, WindowsDivideATextWithinLoThatTheServerCannotTakeWhole) {
+  const std::vector<int32_t> content = Ids(14);
+  PlanOptions options{.extension = {.windows = Windows{.tokens = 10}}, .limits = {.max_sequence_tokens = 12}};
+  for (const Truncate truncate : {Truncate::kNone, Truncate::kEnd}) {
+    options.truncate = truncate;
+    const auto plan = PlanInput(FakeManifest(), {.content = content}, options);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_EQ(plan->sequences.size(), 2u);
+    EXPECT_EQ(plan->tokens, 16);
+    EXPECT_EQ(plan->truncated_tokens, 0);
+  }
+  const auto whole = PlanInput(FakeManifest(), {.content = Ids(10)}, options);
+  EXPECT_EQ(whole->sequences.size(), 1u);
+  EXPECT_EQ(whole->sequences.front().tokens, 12);
+  options.extension = {.positions = Grouped{}};
+  options.truncate = Truncate::kNone;
+  EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), {.content = content}, options).status()), "INPUT_TOO_LONG");
+}
+
 TEST(PlannerTest, WindowsOfOneLengthShareTheirTables) {
   const std::vector<int32_t> content = Ids(100);
   const PlanOptions options{

@@ -155,6 +155,29 @@ TEST_F(EmbedStreamTest, ErrorsOfTheStreamItselfEndIt) {
   fails_with({ids}, "parts hold text");
 }
 
+TEST_F(EmbedStreamTest, RangesGoWithTheLastPart) {
+  const auto stream = Open();
+  v1::EmbedStreamRequest first = Message("early", "aa ", true), last = Message("late", "b");
+  first.mutable_options()->set_output(v1::EmbedOptions::SPAN_VECTORS);
+  first.mutable_options()->mutable_spans()->mutable_ranges();
+  for (v1::EmbedStreamRequest* message : {&first, &last}) {
+    v1::Range& range = *message->mutable_input()->add_ranges();
+    range.set_end(2);
+  }
+  stream->Write(first);
+  stream->Write(Message("early", "b"));
+  stream->Write(Message("late", "aa ", true));
+  stream->Write(last);
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 2u);
+  const google::rpc::Status& refused = answers.at("early").result().error();
+  EXPECT_EQ(refused.code(), grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(refused.message(), HasSubstr("input.ranges: is set, but needs the last part"));
+  EXPECT_EQ(answers.at("late").result().embeddings_size(), 1);
+}
+
 TEST_F(EmbedStreamTest, ATextMayComeInParts) {
   const auto stream = Open();
   v1::EmbedStreamRequest first = FirstMessage("whole", "aa b");

@@ -188,6 +188,21 @@ TEST(ExtensionConverterTest, ProfilesAreListedWhereTheyFit) {
   EXPECT_THAT(std::string(refused.message()), HasSubstr("profiles.rope fits no model; yarn: is not available"));
 }
 
+// Lo is 16. A profile's own size must not become another one, because its vectors would be others.
+TEST(ExtensionConverterTest, OnlyWindowsWithoutASizeAreFittedToTheServersLimit) {
+  Extension named{.windows = Windows{.tokens = 12}}, unnamed{.windows = Windows{}};
+  FitWindows(FakeManifest(), 8, named);
+  FitWindows(FakeManifest(), 8, unnamed);
+  EXPECT_EQ(named.windows->tokens, 12);
+  EXPECT_EQ(unnamed.windows->tokens, 8);
+  const absl::Status refused = CheckWindowSize(named, 8);
+  EXPECT_EQ(ErrorReason(refused), "WINDOW_TOO_LARGE");
+  EXPECT_EQ(ErrorField(refused), "windows.tokens");
+  EXPECT_TRUE(CheckWindowSize(named, 12).ok());
+  EXPECT_TRUE(CheckWindowSize({.windows = Windows{}}, 8).ok());
+  EXPECT_TRUE(CheckWindowSize({}, 8).ok());
+}
+
 TEST(ExtensionConverterTest, EveryMethodThatModelsListIsTaken) {
   for (const ModelManifest& model : {FakeManifest(), FakeRopeManifest()}) {
     for (const std::string& method : MethodsOf(model)) {

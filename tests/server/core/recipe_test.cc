@@ -57,7 +57,7 @@ TEST(RecipeTest, HoldsTheManifestsSettingsOfTokenVectors) {
 
 // Lo and the plain limit are 16.
 TEST(RecipeTest, TheServersLimitCountsWhereTruncationCutsAtIt) {
-  const auto limit = [](const PlanOptions& options) { return TruncationLimit(FakeManifest(), options); };
+  const auto limit = [](const PlanOptions& options) { return LimitThatCuts(FakeManifest(), options); };
   const PlanLimits limits{.max_sequence_tokens = 64};
   const Extension adaptive{.positions = Grouped{}}, given{.positions = Grouped{.factor = 4}};
   EXPECT_EQ(limit({.truncate = Truncate::kEnd, .extension = adaptive, .limits = limits}), 64);
@@ -73,6 +73,20 @@ TEST(RecipeTest, TheServersLimitCountsWhereTruncationCutsAtIt) {
   RecipeOptions options = With(adaptive);
   options.max_sequence_tokens = 64;
   EXPECT_NE(Recipe(FakeManifest(), options), Recipe(FakeManifest(), With(adaptive)));
+}
+
+// A text of 16 tokens is plain on a server whose limit is at least that, and in windows on another.
+TEST(RecipeTest, TheServersLimitCountsWhereWindowsDivideATextWithinLo) {
+  const auto limit = [](const Extension& extension, int64_t limit, std::optional<int64_t> max_tokens = {}) {
+    return LimitThatCuts(FakeManifest(),
+                         {.max_tokens = max_tokens, .extension = extension, .limits = {.max_sequence_tokens = limit}});
+  };
+  const Extension windows{.windows = Windows{.tokens = 8}};
+  EXPECT_EQ(limit(windows, 15), 15);
+  EXPECT_EQ(limit(windows, 16), std::nullopt);
+  EXPECT_EQ(limit(windows, 12, 13), 12);
+  EXPECT_EQ(limit(windows, 12, 12), std::nullopt);
+  EXPECT_EQ(limit({.when = When::kAlways, .windows = windows.windows}, 15), std::nullopt);
 }
 
 TEST(RecipeTest, ADefaultSpeltOutIsTheSameRecipe) {
