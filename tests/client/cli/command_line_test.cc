@@ -346,8 +346,20 @@ TEST(CommandLineUsageTest, EmptyValuesAreNotIgnored) {
     EXPECT_EQ(outcome.status, kExitUsage) << flag;
     EXPECT_THAT(outcome.err, HasSubstr(flag));
   }
+  for (const char* flag : {"--windows", "--calibration", "--always", "--recommended", "--tls", "--partial"}) {
+    const Outcome outcome = Longembed({"embed", "--text", "a", (std::string(flag) + "=").c_str()});
+    EXPECT_EQ(outcome.status, kExitUsage) << flag;
+    EXPECT_EQ(outcome.err, std::string("longembed: ") + flag + ": the value is empty\n");
+  }
   EXPECT_EQ(Longembed({"models", "--server", ""}).status, kExitUsage);
   EXPECT_EQ(Longembed({"tokenize", "--text", "a", "--model", ""}).status, kExitUsage);
+}
+
+// A word that looks like a flag may be the value of an option.
+TEST_F(CommandLineTest, AnEmptyFlagIsTakenAsText) {
+  const Outcome outcome = Embed({"--text", "--windows=", "--text=--tls="}, "");
+  EXPECT_EQ(outcome.status, kExitOk) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("\"embedding\":[10]"));
 }
 
 TEST_F(CommandLineTest, AnEmptyPromptIsNoPrompt) {
