@@ -139,8 +139,11 @@ absl::Status CheckValues(const CLI::App& app) {
   for (const CLI::Option* const option : app.get_options()) {
     const std::string name = option->get_name();
     if (name == "--text") continue;
+    const bool is_sent = !absl::StrContains(option->get_type_name(), kFile) && name != "--server";
     for (const std::string& value : option->results()) {
       if (value.empty() && name != "--prompt") return EmptyValue(name);
+      const absl::Status utf8 = is_sent ? TextInput(value).status() : absl::OkStatus();
+      if (!utf8.ok()) return absl::InvalidArgumentError(absl::StrCat(name, ": ", utf8.message()));
     }
   }
   for (const CLI::App* const below : app.get_subcommands({})) RETURN_IF_ERROR(CheckValues(*below));

@@ -362,6 +362,17 @@ TEST_F(CommandLineTest, AnEmptyFlagIsTakenAsText) {
   EXPECT_THAT(outcome.out, HasSubstr("\"embedding\":[10]"));
 }
 
+// protobuf would print an error of its own about a string that is not UTF-8.
+TEST(CommandLineUsageTest, ValuesAreUtf8) {
+  for (const char* flag : {"--model", "--prompt-name", "--prompt", "--profile", "--extension"}) {
+    const Outcome outcome = Longembed({"explain", "--text", "a", flag, "b\xff"});
+    EXPECT_EQ(outcome.status, kExitUsage) << flag;
+    EXPECT_EQ(outcome.err, std::string("longembed: ") + flag + ": not UTF-8: byte at index 1: 0xFF\n");
+  }
+  EXPECT_EQ(Longembed({"health", "--service", "\xff"}).status, kExitUsage);
+  EXPECT_THAT(Longembed({"models", "--api-key-file", "/absent\xff"}).err, HasSubstr("cannot be read"));
+}
+
 TEST_F(CommandLineTest, AnEmptyPromptIsNoPrompt) {
   EXPECT_EQ(Embed({"--text", "a"}, "").status, kExitOk);
   EXPECT_EQ(service_.options().prompting_case(), v1::EmbedOptions::PROMPTING_NOT_SET);
