@@ -89,7 +89,8 @@ bool IsNumber(const std::string& text) {
 void ExtensionFlags::AddTo(CLI::App& command) {
   auto* json = command.add_option("--extension", json_, "Context extension, as JSON of longembed.v1.Extension");
   auto* windows =
-      command.add_flag("--windows{default}", windows_, "Parallel context windows; --windows=N for their size");
+      command.add_flag("--windows{default}", windows_, "Parallel context windows; --windows=N for their size")
+          ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
   std::vector<CLI::Option*> flags{
       windows,
       command.add_option("--overlap", overlap_, "Tokens that neighboring windows share")->needs(windows),
@@ -114,8 +115,10 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_flag("--resonance", resonance_, "Round rotary wavelengths to whole tokens"),
       command.add_flag("--log-scaling", log_scaling_, "Scale attention with the logarithm of the length"),
       command.add_option("--temperature", temperature_, "Divide queries by this number; below 1, attention is sharper"),
-      command.add_flag("--calibration{default}", calibration_,
-                       "Even attention out over positions; --calibration=STRENGTH, 0 to 1"),
+      command
+          .add_flag("--calibration{default}", calibration_,
+                    "Even attention out over positions; --calibration=STRENGTH, 0 to 1")
+          ->multi_option_policy(CLI::MultiOptionPolicy::Throw),
       command.add_flag("--always", always_, "Apply the extension to short texts too"),
   };
   auto* recommended = command.add_flag("--recommended", recommended_, "The extension that the model recommends");

@@ -373,6 +373,11 @@ TEST(CommandLineUsageTest, ValuesAreUtf8) {
   EXPECT_THAT(Longembed({"models", "--api-key-file", "/absent\xff"}).err, HasSubstr("cannot be read"));
 }
 
+TEST(CommandLineUsageTest, AFlagWithAValueIsGivenOnce) {
+  EXPECT_EQ(Longembed({"embed", "--text", "a", "--windows=256", "--windows=512"}).status, kExitUsage);
+  EXPECT_EQ(Longembed({"embed", "--text", "a", "--calibration=0.5", "--calibration"}).status, kExitUsage);
+}
+
 TEST_F(CommandLineTest, AnEmptyPromptIsNoPrompt) {
   EXPECT_EQ(Embed({"--text", "a"}, "").status, kExitOk);
   EXPECT_EQ(service_.options().prompting_case(), v1::EmbedOptions::PROMPTING_NOT_SET);
