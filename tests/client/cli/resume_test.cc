@@ -66,7 +66,7 @@ TEST_F(ResumeTest, LeavesForeignFilesUnchanged) {
       "{\"id\":1,\"text\":\"an input\"}\n",
       "[1]\n",
       std::string(kAnswer) + "\n" + kAnswer,
-      "{\"id\":" + std::string(1'000'000, '[') + std::string(1'000'000, ']') + ",\"embedding\":[1]}\n",
+      "{\"id\":" + std::string(200'000, '[') + std::string(200'000, ']') + ",\"embedding\":[1]}\n",
   };
   for (const std::string& content : contents) {
     Write(content);
