@@ -51,10 +51,10 @@ class HttpServerTest : public ServiceTest {
     EXPECT_EQ(server_.metrics().in_flight(), 0);
   }
 
-  void Start() {
+  void Start(const AcceptorOptions& options = {.silence = absl::Seconds(10)}) {
     http_ = std::make_unique<HttpServer>(config_, server_.host(),
                                          MakeRoutes(server_.apis(), config_.http, server_.health()),
-                                         *Acceptor::Listen("127.0.0.1:0", {.silence = absl::Seconds(10)}), nullptr);
+                                         *Acceptor::Listen("127.0.0.1:0", options), nullptr);
   }
 
   // Sends one request on its own connection.
@@ -78,6 +78,21 @@ TEST_F(HttpServerTest, AnswersOneRequestAfterTheOtherOnAConnection) {
   }
   connection.Send(Get("/v1/models"));
   EXPECT_THAT(connection.ReadResponse(), HasSubstr(R"("id":"fake")"));
+}
+
+TEST_F(HttpServerTest, CountsItsConnectionsAndThoseThatItRefuses) {
+  Start({.max_connections = 2, .max_client_share = 1, .silence = absl::Seconds(10)});
+  RawConnection first(http_->port()), second(http_->port());
+  for (RawConnection* connection : {&first, &second}) {
+    connection->Send(Get("/health"));
+    EXPECT_THAT(connection->ReadResponse(), StartsWith("HTTP/1.1 200"));
+  }
+  RawConnection third(http_->port());
+  bool closed = false;
+  EXPECT_EQ(third.ReadToEnd(closed), "");
+  EXPECT_TRUE(closed);
+  EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_connections_accepted_total 2\n"));
+  EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_connections_refused_total{reason=\"limit\"} 1\n"));
 }
 
 TEST_F(HttpServerTest, ClosesWhenTheClientAsksForIt) {
