@@ -95,6 +95,45 @@ TEST_F(HttpServerTest, CountsItsConnectionsAndThoseThatItRefuses) {
   EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_connections_refused_total{reason=\"limit\"} 1\n"));
 }
 
+TEST_F(HttpServerTest, OpenaiRequestsWithoutAPromptHaveTheConfiguredOne) {
+  config_.http.openai_prompt = "query";
+  Start();
+  const auto body = [this](const std::string& more) {
+    const std::string response = Ask(Post("/v1/embeddings", R"({"input": "a", "model": "fake")" + more + "}"));
+    EXPECT_THAT(response, StartsWith("HTTP/1.1 200"));
+    return response.substr(response.find("\r\n\r\n"));
+  };
+  const std::string query = body(R"(, "prompt_name": "query")");
+  EXPECT_EQ(body(""), query);
+  for (const char* other : {R"(, "prompt_name": "passage")", R"(, "prompt": "")", R"(, "input_type": "DOCUMENT")"}) {
+    EXPECT_NE(body(other), query) << other;
+  }
+}
+
+TEST_F(HttpServerTest, ClosesAConnectionThatIsIdleForTooLong) {
+  config_.connections.max_idle = absl::Milliseconds(200);
+  Start();
+  RawConnection connection(http_->port());
+  connection.Send(Get("/health"));
+  EXPECT_THAT(connection.ReadResponse(), StartsWith("HTTP/1.1 200"));
+  bool closed = false;
+  EXPECT_EQ(connection.ReadToEnd(closed), "");
+  EXPECT_TRUE(closed);
+}
+
+TEST_F(HttpServerTest, AnOldConnectionEndsWithItsNextAnswer) {
+  config_.connections.max_age = absl::Milliseconds(200);
+  Start();
+  RawConnection connection(http_->port());
+  connection.Send(Get("/health"));
+  EXPECT_THAT(connection.ReadResponse(), Not(HasSubstr("Connection: close")));
+  absl::SleepFor(absl::Milliseconds(250));
+  connection.Send(Get("/health"));
+  bool closed = false;
+  EXPECT_THAT(connection.ReadToEnd(closed), AllOf(StartsWith("HTTP/1.1 200"), HasSubstr("Connection: close\r\n")));
+  EXPECT_TRUE(closed);
+}
+
 TEST_F(HttpServerTest, ClosesWhenTheClientAsksForIt) {
   RawConnection connection(http_->port());
   connection.Send(Post("/v1/embeddings", kHello, "Connection: close\r\n"));
