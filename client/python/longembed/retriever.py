@@ -148,7 +148,7 @@ def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndar
         for answer in answers:
             if answer.error is not None:
                 raise answer.error.about(f"text {answer.id}")
-            _ = answer.vector  # Raises if there are several.
+            answer.vector  # noqa: B018  Raises if there are several.
             rows[answer.id] = answer.float32()[0]
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
