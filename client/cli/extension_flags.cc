@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "client/cli/validators.h"
 #include "system/duplicate_keys.h"
 #include "system/return_if_error.h"
@@ -32,7 +33,9 @@ absl::Status FromJson(const std::string& flag, const std::string& json, google::
   if (!keys.duplicate().empty()) return Wrong(flag, absl::StrCat("has \"", keys.duplicate(), "\" twice in one object"));
   const auto parsed = google::protobuf::util::JsonStringToMessage(json, &message);
   if (parsed.ok()) return absl::OkStatus();
-  return Wrong(flag, std::string(parsed.message().data(), parsed.message().size()));
+  // The parser shows the place of an error in two more lines. A path is missing before ": " for the text as a whole.
+  const std::string words(parsed.message().data(), parsed.message().size());
+  return Wrong(flag, std::string(absl::StripPrefix(words.substr(0, words.find('\n')), ": ")));
 }
 
 // How a value of --positions is converted to a field of Extension, for example yarn=8 to {"yarn": {"factor": 8}}.
