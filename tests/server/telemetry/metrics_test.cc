@@ -118,6 +118,18 @@ TEST(MetricsTest, CountsReloadsOfApiKeys) {
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"refused\"} 2"));
 }
 
+// rate() misses the first event of a series that begins with it.
+TEST(MetricsTest, RefusalsBeforeTheModelIsKnownHaveASeriesFromTheStart) {
+  Metrics metrics({});
+  const std::string rejected = "longembed_rejected_total{model=\"\",reason=\"";
+  for (const char* reason :
+       {"pending_bytes", "client_pending_bytes", "concurrent_calls", "health_watches", "out_of_memory"}) {
+    EXPECT_THAT(metrics.Scrape(), HasSubstr(rejected + reason + "\"} 0\n"));
+  }
+  metrics.CountRejected("", "concurrent_calls");
+  EXPECT_THAT(metrics.Scrape(), HasSubstr(rejected + "concurrent_calls\"} 1\n"));
+}
+
 TEST(MetricsTest, SaysWhatAModelIsAndHowItsSequencesRan) {
   Metrics metrics({});
   ModelMetrics& model = metrics.ForModel("m");
