@@ -50,6 +50,21 @@ TimePoint After(TimePoint start, absl::Duration duration) {
   return is_endless ? TimePoint::max() : start + absl::ToChronoNanoseconds(duration);
 }
 
+// The longest code point in UTF-8. Parts of fewer bytes might have to cut it.
+constexpr size_t kCodePointBytes = 4;
+
+absl::Status CheckOptions(const StreamOptions& options) {
+  if (options.max_message_bytes < kCodePointBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("max_message_bytes: is ", options.max_message_bytes, "; it must be ",
+                                                   kCodePointBytes, " or more"));
+  }
+  if (options.max_attempts < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_attempts: is ", options.max_attempts, "; it must be 1 or more"));
+  }
+  return absl::OkStatus();
+}
+
 // Returns the end of a part of at most `max_bytes` bytes. The end is between two code points.
 size_t CutAt(const std::string& text, size_t begin, size_t max_bytes) {
   if (text.size() - begin <= max_bytes) return text.size();
@@ -66,6 +81,7 @@ EmbedStream::EmbedStream(Client& client, const v1::EmbedOptions& options, const 
       options_(options),
       stream_options_(stream_options),
       on_answer_(std::move(on_answer)),
+      status_(CheckOptions(stream_options)),
       thread_([this] { Run(); }),
       on_stop_(stream_options.stop, [this] { End(absl::CancelledError("the stream was cancelled")); }) {}
 

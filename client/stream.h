@@ -38,7 +38,7 @@ struct StreamOptions {
   size_t max_ahead = std::numeric_limits<size_t>::max();
   // The longest time to wait for the next answer. Time spent in on_answer does not count.
   absl::Duration timeout = absl::Minutes(5);
-  size_t max_message_bytes = 1 << 20;  // Longer texts are sent in parts.
+  size_t max_message_bytes = 1 << 20;  // Longer texts are sent in parts of whole code points. At least 4.
   // The most attempts to open a stream before its first answer, and the most attempts to send one refused input. At
   // least 1.
   int max_attempts = 6;
@@ -69,7 +69,7 @@ class EmbedStream {
 
   // Adds an input. Waits while max_in_flight or max_ahead forbid another one. If `input` is an error, the error takes
   // the next number and is the answer, and Write itself calls on_answer. Must not be called after Finish. Errors: the
-  // error that ended the stream.
+  // error that ended the stream; INVALID_ARGUMENT if an option is below its minimum.
   absl::Status Write(absl::StatusOr<v1::Input> input);
 
   // Waits until every input is answered and on_answer has returned. Errors: the error that ended the stream, which is

@@ -128,15 +128,22 @@ void AddEmbedOptions(CLI::App& command, Raw& raw) {
       ->capture_default_str();
 }
 
+absl::Status EmptyValue(const std::string& name) {
+  return absl::InvalidArgumentError(absl::StrCat(name, ": the value is empty"));
+}
+
 // Checks that no option has an empty value, which a script gives for a variable that is not set. The option would be
-// ignored: without the file of --root-certificates, even TLS. Errors: INVALID_ARGUMENT.
+// ignored: without the file of --root-certificates, even TLS. Checks that values are UTF-8, except those of --text,
+// whose errors may be answers, and those that the server does not get. Errors: INVALID_ARGUMENT.
 absl::Status CheckValues(const CLI::App& app) {
   for (const CLI::Option* const option : app.get_options()) {
     const std::string name = option->get_name();
-    if (name == "--prompt" || name == "--text") continue;
-    const auto is_empty = [](const std::string& value) { return value.empty(); };
-    if (std::ranges::any_of(option->results(), is_empty)) {
-      return absl::InvalidArgumentError(absl::StrCat(name, ": the value is empty"));
+    if (name == "--text") continue;
+    const bool is_sent = !absl::StrContains(option->get_type_name(), kFile) && name != "--server";
+    for (const std::string& value : option->results()) {
+      if (value.empty() && name != "--prompt") return EmptyValue(name);
+      const absl::Status utf8 = is_sent ? TextInput(value).status() : absl::OkStatus();
+      if (!utf8.ok()) return absl::InvalidArgumentError(absl::StrCat(name, ": ", utf8.message()));
     }
   }
   for (const CLI::App* const below : app.get_subcommands({})) RETURN_IF_ERROR(CheckValues(*below));
@@ -320,11 +327,14 @@ absl::Status CommandLine::FillArguments() {
 }
 
 int CommandLine::Run(int argc, const char* const* argv, const Streams& streams) {
+  const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
   try {
     app_.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return End(error, {argv + std::min(argc, 1), argv + argc}, streams);
+    return End(error, words, streams);
   }
+  const std::string empty = FindEmptyFlag(Describe(), words);
+  if (!empty.empty()) return PrintError(EmptyValue(empty), streams, kExitUsage);
   if (const absl::Status status = FillArguments(); !status.ok()) return PrintError(status, streams, kExitUsage);
   return embed_.parsed() ? RunEmbed(arguments_, streams) : RunCommand(streams);
 }

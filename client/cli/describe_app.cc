@@ -121,6 +121,14 @@ std::string ExplainWords(const ProgramCommand& command, const std::vector<std::s
   return "";
 }
 
+// Returns nullptr if the words name no command.
+const ProgramCommand* FindCommand(const ProgramDescription& program, const std::vector<std::string>& words) {
+  if (words.empty()) return nullptr;
+  const auto found =
+      std::ranges::find_if(program.commands, [&words](const auto& command) { return command.name == words[0]; });
+  return found == program.commands.end() ? nullptr : &*found;
+}
+
 }  // namespace
 
 ProgramDescription DescribeApp(const CLI::App& app) {
@@ -139,10 +147,22 @@ ProgramDescription DescribeApp(const CLI::App& app) {
 
 std::string ExplainMisuse(const ProgramDescription& program, const std::vector<std::string>& words) {
   if (words.empty()) return absl::StrCat("a command is missing: ", CommandNames(program));
-  for (const ProgramCommand& command : program.commands) {
-    if (command.name == words[0]) return ExplainWords(command, words);
+  const ProgramCommand* const command = FindCommand(program, words);
+  return command != nullptr ? ExplainWords(*command, words) : ExplainFirstWord(program, words[0]);
+}
+
+std::string FindEmptyFlag(const ProgramDescription& program, const std::vector<std::string>& words) {
+  const ProgramCommand* const command = FindCommand(program, words);
+  if (command == nullptr) return "";
+  for (size_t i = 1; i < words.size() && words[i] != "--"; ++i) {
+    const std::string name = words[i].substr(0, words[i].find('='));
+    const ProgramOption* const option = Find(command->options, name);
+    if (option == nullptr) continue;
+    const bool is_flag = option->value.empty() || option->value_optional;
+    if (is_flag && words[i] == absl::StrCat(name, "=")) return name;
+    if (!is_flag && name == words[i]) ++i;  // The next word is the option's value.
   }
-  return ExplainFirstWord(program, words[0]);
+  return "";
 }
 
 }  // namespace longembed::client

@@ -22,6 +22,10 @@ ProgramDescription DescribeApp(const CLI::App& app);
 // follow "=". Returns "" in all other cases. `words` excludes the program's name.
 std::string ExplainMisuse(const ProgramDescription& program, const std::vector<std::string>& words);
 
+// Returns the first flag that has an empty value, such as "--windows" of "--windows=". CLI11 takes it for a flag
+// without a value. Returns "" if there is none. `words` excludes the program's name.
+std::string FindEmptyFlag(const ProgramDescription& program, const std::vector<std::string>& words);
+
 }  // namespace longembed::client
 
 #endif  // LONGEMBED_CLIENT_CLI_DESCRIBE_APP_H_

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -8,6 +9,7 @@
 #include <string>
 #include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -103,6 +105,17 @@ absl::Status CannotBeWritten(const std::string& file) {
 
 bool IsMatrix(const std::string& file) { return absl::EndsWith(file, ".npy"); }
 
+// Returns the file of JSON lines next to a matrix.
+std::string LinesFile(const std::string& matrix) { return absl::StrCat(matrix, ".jsonl"); }
+
+// Returns the files to read. A shell may have redirected standard input from a file.
+std::vector<std::string> InputFiles(const TextSource& source) {
+  std::vector<std::string> files = source.files;
+  if (source.texts.empty() && files.empty()) files.emplace_back(kStandardInput);
+  std::ranges::replace(files, kStandardInput, "/dev/stdin");
+  return files;
+}
+
 // Checks --out against the other arguments. Errors: INVALID_ARGUMENT.
 absl::Status CheckOut(const Arguments& arguments) {
   if (arguments.resume && arguments.text_output) {
@@ -113,11 +126,15 @@ absl::Status CheckOut(const Arguments& arguments) {
                                                    arguments.resume ? "--resume" : "--output text",
                                                    "; write JSON lines instead"));
   }
-  for (const std::string& input : arguments.source.files) {
-    std::error_code error;  // equivalent() returns false if a file does not exist.
-    const bool same = std::filesystem::equivalent(input, arguments.out_file, error);
-    if (same && std::filesystem::is_regular_file(input, error)) {
-      return absl::InvalidArgumentError(absl::StrCat("--out: ", arguments.out_file, " is an input, too"));
+  std::vector<std::string> outputs{arguments.out_file};
+  if (IsMatrix(arguments.out_file)) outputs.push_back(LinesFile(arguments.out_file));
+  for (const std::string& input : InputFiles(arguments.source)) {
+    for (const std::string& output : outputs) {
+      std::error_code error;  // equivalent() returns false if a file does not exist.
+      const bool same = std::filesystem::equivalent(input, output, error);
+      if (same && std::filesystem::is_regular_file(input, error)) {
+        return absl::InvalidArgumentError(absl::StrCat("--out: ", output, " is an input, too"));
+      }
     }
   }
   return absl::OkStatus();
@@ -127,7 +144,7 @@ absl::Status CheckOut(const Arguments& arguments) {
 int RunToMatrix(const Arguments& arguments, const Streams& streams) {
   absl::StatusOr<NpyFile> matrix = NpyFile::Create(arguments.out_file, arguments.options.encoding());
   if (!matrix.ok()) return PrintError(matrix.status(), streams, kExitUsage);
-  const std::string lines = absl::StrCat(arguments.out_file, ".jsonl");
+  const std::string lines = LinesFile(arguments.out_file);
   std::ofstream file(lines, std::ios::trunc);
   if (!file) return PrintError(CannotBeWritten(lines), streams, kExitUsage);
   return RunTo(file, &*matrix, {}, arguments, streams);

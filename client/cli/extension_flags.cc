@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "client/cli/validators.h"
 #include "system/duplicate_keys.h"
 #include "system/return_if_error.h"
@@ -32,7 +33,9 @@ absl::Status FromJson(const std::string& flag, const std::string& json, google::
   if (!keys.duplicate().empty()) return Wrong(flag, absl::StrCat("has \"", keys.duplicate(), "\" twice in one object"));
   const auto parsed = google::protobuf::util::JsonStringToMessage(json, &message);
   if (parsed.ok()) return absl::OkStatus();
-  return Wrong(flag, std::string(parsed.message().data(), parsed.message().size()));
+  // The parser shows the place of an error in two more lines. A path is missing before ": " for the text as a whole.
+  const std::string words(parsed.message().data(), parsed.message().size());
+  return Wrong(flag, std::string(absl::StripPrefix(words.substr(0, words.find('\n')), ": ")));
 }
 
 // How a value of --positions is converted to a field of Extension, for example yarn=8 to {"yarn": {"factor": 8}}.
@@ -89,7 +92,8 @@ bool IsNumber(const std::string& text) {
 void ExtensionFlags::AddTo(CLI::App& command) {
   auto* json = command.add_option("--extension", json_, "Context extension, as JSON of longembed.v1.Extension");
   auto* windows =
-      command.add_flag("--windows{default}", windows_, "Parallel context windows; --windows=N for their size");
+      command.add_flag("--windows{default}", windows_, "Parallel context windows; --windows=N for their size")
+          ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
   std::vector<CLI::Option*> flags{
       windows,
       command.add_option("--overlap", overlap_, "Tokens that neighboring windows share")->needs(windows),
@@ -114,8 +118,10 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_flag("--resonance", resonance_, "Round rotary wavelengths to whole tokens"),
       command.add_flag("--log-scaling", log_scaling_, "Scale attention with the logarithm of the length"),
       command.add_option("--temperature", temperature_, "Divide queries by this number; below 1, attention is sharper"),
-      command.add_flag("--calibration{default}", calibration_,
-                       "Even attention out over positions; --calibration=STRENGTH, 0 to 1"),
+      command
+          .add_flag("--calibration{default}", calibration_,
+                    "Even attention out over positions; --calibration=STRENGTH, 0 to 1")
+          ->multi_option_policy(CLI::MultiOptionPolicy::Throw),
       command.add_flag("--always", always_, "Apply the extension to short texts too"),
   };
   auto* recommended = command.add_flag("--recommended", recommended_, "The extension that the model recommends");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <functional>
 #include <utility>
 
@@ -76,6 +77,22 @@ bool ReadRanges(const nlohmann::json& list, v1::Input& input) {
   return true;
 }
 
+// The most levels of lists and objects in an id. Copying and writing JSON recurses, so that a deeper one could overflow
+// the stack.
+constexpr int kMaxIdDepth = 100;
+
+bool IsDeeper(const nlohmann::json& value, int levels) {
+  if (!value.is_structured()) return false;
+  return levels == 0 || std::any_of(value.begin(), value.end(),
+                                    [levels](const auto& element) { return IsDeeper(element, levels - 1); });
+}
+
+// Returns true for a whole number beyond 64 bits. The parser reads it as a double, which changes its digits.
+bool HasLongNumber(const nlohmann::json& value) {
+  if (value.is_structured()) return std::any_of(value.begin(), value.end(), HasLongNumber);
+  return value.is_number_float() && std::abs(value.get<double>()) >= 0x1p63;
+}
+
 // Returns the "id" of a line that is not valid JSON, if the id comes before the error. Otherwise returns `otherwise`.
 nlohmann::json FindId(const std::string& line, nlohmann::json otherwise) {
   using Event = nlohmann::json::parse_event_t;
@@ -83,7 +100,7 @@ nlohmann::json FindId(const std::string& line, nlohmann::json otherwise) {
   const auto visit = [&](int depth, Event event, nlohmann::json& parsed) {
     if (depth != 1) return true;
     const bool is_value = event == Event::value || event == Event::array_end || event == Event::object_end;
-    if (id_is_next && is_value) otherwise = parsed;
+    if (id_is_next && is_value && CheckId(parsed).ok()) otherwise = parsed;
     if (event == Event::key || is_value) id_is_next = event == Event::key && parsed == "id";
     return true;
   };
@@ -143,7 +160,10 @@ InputLine ParseJson(const std::string& line, int64_t number) {
   // The parser takes a NUL byte for the end of the line, and ignores what follows.
   const size_t nul = line.find('\0');
   if (object.is_object() && nul == std::string::npos) {
-    const nlohmann::json id = object.value("id", nlohmann::json(number));
+    const auto found = object.find("id");
+    const absl::Status checked = found == object.end() ? absl::OkStatus() : CheckId(*found);
+    if (!checked.ok()) return {.id = number, .input = checked};
+    const nlohmann::json id = found == object.end() ? nlohmann::json(number) : *found;
     if (keys.duplicate().empty()) return {.id = id, .input = ReadInput(object)};
     return {.id = id, .input = absl::InvalidArgumentError(absl::StrCat("has \"", keys.duplicate(), "\" twice"))};
   }
@@ -156,6 +176,14 @@ InputLine ParseJson(const std::string& line, int64_t number) {
 }
 
 }  // namespace
+
+absl::Status CheckId(const nlohmann::json& id) {
+  if (IsDeeper(id, kMaxIdDepth)) {
+    return absl::InvalidArgumentError(absl::StrCat("has an \"id\" nested deeper than ", kMaxIdDepth, " levels"));
+  }
+  if (!HasLongNumber(id)) return absl::OkStatus();
+  return absl::InvalidArgumentError("has an \"id\" with a number beyond 64 bits; write it as a string");
+}
 
 absl::StatusOr<v1::Input> TextInput(std::string text) {
   RETURN_IF_ERROR(CheckUtf8(text));

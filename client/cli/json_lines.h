@@ -9,6 +9,7 @@
 #include <ostream>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "longembed/v1/embedding.pb.h"
 
@@ -20,6 +21,10 @@ struct InputLine {
   nlohmann::json id;
   absl::StatusOr<v1::Input> input;  // INVALID_ARGUMENT if the line is wrong. The error names the line number.
 };
+
+// Checks that an answer can repeat the id as it is. Errors: INVALID_ARGUMENT if the id is nested too deeply, or has a
+// number that no type of JSON's parser holds.
+absl::Status CheckId(const nlohmann::json& id);
 
 // Returns an input with the text. Errors: INVALID_ARGUMENT if the text is not UTF-8. The error names the first bad
 // byte.
@@ -36,7 +41,8 @@ class LineReader {
   LineReader(std::istream& stream, std::string name, LineFormat format);
 
   // Returns the next line, or nullopt at the end. Errors: INVALID_ARGUMENT if reading fails. If a line is wrong, its
-  // `input` is the error. A wrong line is not UTF-8, is not JSON, has no string "text", or has invalid "ranges".
+  // `input` is the error. A wrong line is not UTF-8, is not JSON, has no string "text", has invalid "ranges", or has an
+  // id that CheckId refuses.
   absl::StatusOr<std::optional<InputLine>> Next();
 
   int64_t bytes_read() const { return bytes_read_; }

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/json_lines.h"
 
 namespace longembed::client {
 namespace {
@@ -15,7 +16,7 @@ namespace {
 constexpr std::string_view kLineStart = "{\"id\":";  // The start of every line that WriteResult writes.
 
 bool IsAnswer(const nlohmann::json& object) {
-  return object.is_object() && object.contains("id") &&
+  return object.is_object() && object.contains("id") && CheckId(object["id"]).ok() &&
          (object.contains("embedding") || object.contains("embeddings") || object.contains("error"));
 }
 

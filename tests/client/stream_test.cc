@@ -225,6 +225,39 @@ TEST_F(StreamTest, AnApiKeyThatIsNotAValidHeaderIsRefused) {
   EXPECT_EQ(stream.Finish().code(), absl::StatusCode::kInvalidArgument);
 }
 
+// A part of zero bytes would never end.
+TEST_F(StreamTest, OptionsBelowTheirMinimumAreRefused) {
+  const std::pair<StreamOptions, const char*> rows[] = {
+      {{.max_message_bytes = 0}, "max_message_bytes: is 0; it must be 4 or more"},
+      {{.max_message_bytes = 3}, "max_message_bytes: is 3; it must be 4 or more"},
+      {{.max_attempts = 0}, "max_attempts: is 0; it must be 1 or more"},
+      {{.max_attempts = -1}, "max_attempts: is -1; it must be 1 or more"},
+  };
+  for (const auto& [options, said] : rows) {
+    EmbedStream stream(client_, {}, options, Count());
+    EXPECT_EQ(stream.Write(Text(9)), absl::InvalidArgumentError(said));
+    EXPECT_EQ(stream.Finish(), absl::InvalidArgumentError(said));
+  }
+  EXPECT_EQ(service_.calls(), 0);
+}
+
+// The code points have 1 to 4 bytes. A part that ended within one would not be UTF-8, which the server refuses.
+TEST_F(StreamTest, APartIsWholeCodePoints) {
+  std::string text;
+  for (int i = 0; i < 50; ++i) text += "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xf0\x9f\x98\x80";
+  v1::Input input;
+  input.set_text(text);
+  float bytes = 0;
+  EmbedStream stream(client_, {}, {.max_message_bytes = 4}, [&bytes](uint64_t, const v1::EmbedStreamResponse& answer) {
+    bytes = answer.result().embeddings(0).values(0);
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(stream.Write(input).ok());
+  EXPECT_TRUE(stream.Finish().ok());
+  EXPECT_EQ(bytes, static_cast<float>(text.size()));
+  EXPECT_LT(service_.largest_message(), 30u);
+}
+
 TEST_F(StreamTest, SendsNoMoreThanMaxAheadOfTheFirstWithoutAnAnswer) {
   service_.HoldFirstUntil(5);
   EXPECT_TRUE(Embed(20, {.max_in_flight = 2, .max_ahead = 5}).ok());

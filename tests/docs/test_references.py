@@ -42,7 +42,8 @@ def test_tests_exist(page):
     in_cc, in_python, in_cmake = source_of("tests/**/*_test.cc"), source_of("tests/**/test_*.py"), source_of("tests/**/CMakeLists.txt")
     for name in names(page):
         if match := re.fullmatch(r"(\w+Test)(?:\.(\w+))?", name):
-            assert re.search(rf"TEST(_F|_P)?\({match[1]}, {match[2] or ''}", in_cc), name
+            test = match[2] or r"\w+"
+            assert re.search(rf"TEST(_F|_P)?\({match[1]},\s*{test}\)", in_cc), name
         elif re.fullmatch(r"test_\w+", name):
             assert f"def {name}(" in in_python, name
         elif re.fullmatch(r"\w+_test", name):

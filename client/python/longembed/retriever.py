@@ -141,13 +141,15 @@ def query_pieces(queries: Sequence[str], by_sentence: bool) -> tuple[list[str], 
 
 
 def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndarray:
-    """Returns one vector per text, float32 [n, d], over a stream. Raises the first error of a text."""
+    """Returns one vector per text of any encoding, float32 [n, d], over a stream. Raises the first error of a text, and ValueError if a text has
+    several vectors."""
     rows: list[np.ndarray | None] = [None] * len(texts)
     with closing(client.embed_stream(texts, options)) as answers:
         for answer in answers:
             if answer.error is not None:
                 raise answer.error.about(f"text {answer.id}")
-            rows[answer.id] = answer.vector if answer.scales is None else answer.float32()[0]
+            answer.vector  # noqa: B018  Raises if there are several.
+            rows[answer.id] = answer.float32()[0]
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 

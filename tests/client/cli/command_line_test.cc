@@ -346,8 +346,36 @@ TEST(CommandLineUsageTest, EmptyValuesAreNotIgnored) {
     EXPECT_EQ(outcome.status, kExitUsage) << flag;
     EXPECT_THAT(outcome.err, HasSubstr(flag));
   }
+  for (const char* flag : {"--windows", "--calibration", "--always", "--recommended", "--tls", "--partial"}) {
+    const Outcome outcome = Longembed({"embed", "--text", "a", (std::string(flag) + "=").c_str()});
+    EXPECT_EQ(outcome.status, kExitUsage) << flag;
+    EXPECT_EQ(outcome.err, std::string("longembed: ") + flag + ": the value is empty\n");
+  }
   EXPECT_EQ(Longembed({"models", "--server", ""}).status, kExitUsage);
   EXPECT_EQ(Longembed({"tokenize", "--text", "a", "--model", ""}).status, kExitUsage);
+}
+
+// A word that looks like a flag may be the value of an option.
+TEST_F(CommandLineTest, AnEmptyFlagIsTakenAsText) {
+  const Outcome outcome = Embed({"--text", "--windows=", "--text=--tls="}, "");
+  EXPECT_EQ(outcome.status, kExitOk) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("\"embedding\":[10]"));
+}
+
+// protobuf would print an error of its own about a string that is not UTF-8.
+TEST(CommandLineUsageTest, ValuesAreUtf8) {
+  for (const char* flag : {"--model", "--prompt-name", "--prompt", "--profile", "--extension"}) {
+    const Outcome outcome = Longembed({"explain", "--text", "a", flag, "b\xff"});
+    EXPECT_EQ(outcome.status, kExitUsage) << flag;
+    EXPECT_EQ(outcome.err, std::string("longembed: ") + flag + ": not UTF-8: byte at index 1: 0xFF\n");
+  }
+  EXPECT_EQ(Longembed({"health", "--service", "\xff"}).status, kExitUsage);
+  EXPECT_THAT(Longembed({"models", "--api-key-file", "/absent\xff"}).err, HasSubstr("cannot be read"));
+}
+
+TEST(CommandLineUsageTest, AFlagWithAValueIsGivenOnce) {
+  EXPECT_EQ(Longembed({"embed", "--text", "a", "--windows=256", "--windows=512"}).status, kExitUsage);
+  EXPECT_EQ(Longembed({"embed", "--text", "a", "--calibration=0.5", "--calibration"}).status, kExitUsage);
 }
 
 TEST_F(CommandLineTest, AnEmptyPromptIsNoPrompt) {

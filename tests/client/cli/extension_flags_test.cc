@@ -40,6 +40,16 @@ TEST(ExtensionFlagsTest, AKeyThatAppearsTwiceIsRefused) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("--extension: has \"tokens\" twice"));
 }
 
+TEST(ExtensionFlagsTest, AnErrorOfTheJsonIsOneSentence) {
+  const std::pair<const char*, const char*> rows[] = {
+      {"{windows", "--extension: Unexpected end of string. Expected : between key:value pair."},
+      {"{\"windows\": {}} x", "--extension: Parsing terminated before end of input."},
+      {"[]", "--extension: Root element must be a message."},
+      {R"({"windows": {"tokens": 5.5}})", "--extension: (windows.tokens): invalid value 5.5 for type TYPE_UINT32"},
+  };
+  for (const auto& [json, said] : rows) EXPECT_EQ(Parse({"--extension", json}).status().message(), said);
+}
+
 // CLI11 alone reads 010 as 8.
 TEST(ExtensionFlagsTest, NumbersAreDecimal) {
   for (const char* flag : {"--top", "--groups", "--token-pooling", "--max-terms"}) {

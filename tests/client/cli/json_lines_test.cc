@@ -43,6 +43,35 @@ TEST(JsonLinesTest, WhatAParserWouldDropOrThrowAtIsAnError) {
   EXPECT_TRUE((*reader.Next())->input.ok());
 }
 
+std::string Nested(int levels) { return std::string(levels, '[') + std::string(levels, ']'); }
+
+// The answer to a line repeats its id.
+TEST(JsonLinesTest, AnIdThatNoAnswerCanRepeatIsAnError) {
+  const std::pair<std::string, const char*> rows[] = {
+      {Nested(101), "has an \"id\" nested deeper than 100 levels"},
+      {Nested(200'000), "has an \"id\" nested deeper than 100 levels"},
+      {"12345678901234567890123", "has an \"id\" with a number beyond 64 bits; write it as a string"},
+      {"-9223372036854775809", "has an \"id\" with a number beyond 64 bits"},
+      {R"({"a": [18446744073709551616]})", "has an \"id\" with a number beyond 64 bits"},
+  };
+  for (const auto& [id, why] : rows) {
+    std::istringstream in("\n{\"id\": " + id + ", \"text\": \"a\"}\n{\"id\": " + id + ", \"text\": \"a\n");
+    LineReader reader(in, "file", LineFormat::kJson);
+    const auto whole = *reader.Next(), cut = *reader.Next();
+    EXPECT_THAT(std::string(whole->input.status().message()), HasSubstr(why));
+    EXPECT_THAT(std::string(cut->input.status().message()), HasSubstr("not a JSON object"));
+    EXPECT_EQ(whole->id, 2);  // The line number is the id.
+    EXPECT_EQ(cut->id, 3);
+  }
+  for (const std::string& id : {Nested(100), std::string("18446744073709551615"), std::string("-9223372036854775808"),
+                                std::string("0.5"), std::string("100.0")}) {
+    std::istringstream in("{\"id\": " + id + ", \"text\": \"a\"}");
+    const auto read = *LineReader(in, "file", LineFormat::kJson).Next();
+    EXPECT_TRUE(read->input.ok()) << read->input.status();
+    EXPECT_EQ(read->id.dump(), id);
+  }
+}
+
 TEST(JsonLinesTest, ReadsPlainLines) {
   std::istringstream in("one\n{two}\n");
   LineReader reader(in, "file", LineFormat::kText);

@@ -279,6 +279,21 @@ TEST_F(ProcessTest, AFolderInPlaceOfAFileIsNamed) {
   EXPECT_THAT(Errors(), HasSubstr("standard input cannot be read"));
 }
 
+// A shell's redirection hides the name of the file, and a matrix has a second file next to it.
+TEST_F(ProcessTest, NoInputIsOverwritten) {
+  const std::string texts = "printf '{\"text\": \"a\"}\\n'";
+  for (const char* arguments : {"--out $folder/in <$folder/in", "--out $folder/in --resume <$folder/in",
+                                "--out $folder/in - <$folder/in", "--out $folder/link <$folder/in"}) {
+    EXPECT_EQ(Run(texts + " >$folder/in; ln -sf in $folder/link; $longembed embed $server " + arguments), 2);
+    EXPECT_THAT(Errors(), HasSubstr(" is an input, too")) << arguments;
+    EXPECT_EQ(Content("in"), "{\"text\": \"a\"}\n") << arguments;
+  }
+  EXPECT_EQ(Run(texts + " >$folder/a.npy.jsonl; $longembed embed $server --out $folder/a.npy $folder/a.npy.jsonl"), 2);
+  EXPECT_EQ(Errors(), "longembed: --out: " + folder_ + "/a.npy.jsonl is an input, too\n");
+  EXPECT_EQ(Content("a.npy.jsonl"), "{\"text\": \"a\"}\n");
+  EXPECT_EQ(Run("$longembed embed $server --text a --out $folder/in <$folder/in"), 0) << Errors();
+}
+
 // After an interrupt, the matrix and the JSON lines must agree.
 TEST_F(ProcessTest, AnInterruptedMatrixIsWhole) {
   ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);

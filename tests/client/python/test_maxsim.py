@@ -78,6 +78,28 @@ def test_int8_scores_are_those_of_the_widened_vectors(texts, name):
     np.testing.assert_allclose(maxsim.score(queries, small, name), maxsim.score(queries, documents, name), atol=0.03)
 
 
+def embedding(vectors, scales=None):
+    return longembed.Embedding(
+        id=0, vectors=vectors, scales=scales, dimensions=vectors.shape[1], ranges=np.zeros((len(vectors), 2), np.int64), tokens=1,
+        truncated_tokens=0, sequences=[], model="", prompt="", recipe="",
+    )  # fmt: skip
+
+
+def test_int8_embeddings_stay_int8_unless_others_are_among_them():
+    narrow = [embedding(np.array([[1, -2]], np.int8), np.array([0.5], np.float32)), embedding(np.array([[3, 4], [5, 6]], np.int8), np.array([1, 2], np.float32))]
+    kept = maxsim.MultiVectors.of(narrow)
+    assert kept.values.dtype == np.int8 and kept.scales.tolist() == [0.5, 1, 2] and kept.offsets.tolist() == [0, 1, 3]
+    assert [kept[i].tolist() for i in (0, 1)] == [[[0.5, -1]], [[3, 4], [10, 12]]]
+    mixed = maxsim.MultiVectors.of([*narrow, embedding(np.array([[7.0, 8.0]], np.float32)), np.array([9.0, 10.0])])
+    assert mixed.values.dtype == np.float32 and mixed.scales is None
+    assert mixed.values.tolist() == [[0.5, -1], [3, 4], [10, 12], [7, 8], [9, 10]]
+
+
+def test_int8_of_a_vector_of_zeros_is_zeros():
+    small = maxsim.MultiVectors.of([np.zeros((1, 3)), np.array([[1.0, -2.0, 0.0]])]).to_int8()
+    assert small.values.tolist() == [[0, 0, 0], [64, -127, 0]] and np.isfinite(small[0]).all()
+
+
 def test_a_soft_maximum_neither_overflows_nor_underflows():
     documents = maxsim.MultiVectors.of([np.array([[1000.0], [999.0]]), np.array([[-1000.0]])])
     np.testing.assert_allclose(maxsim.score(np.array([[1.0]]), documents, "log_sum_exp(0.001)"), [[1000.0, -1000.0]])

@@ -2,6 +2,7 @@
 
 import math
 import re
+from string import ascii_lowercase
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
 from longembed import Options, Retriever, maxsim  # noqa: E402
-from longembed.retriever import BM25, Vectors  # noqa: E402
+from longembed.retriever import BM25, Vectors, document_options, embed_all, query_options  # noqa: E402
 from longembed.sentences import split  # noqa: E402
 
 TEXTS = {
@@ -44,6 +45,25 @@ class WordClient:
         for word in re.findall(r"[a-z]+", text.lower()):
             counts[ord(word[0]) - 97] += 1
         return counts / np.linalg.norm(counts)
+
+
+class EncodingClient(WordClient):
+    """Answers as the package does, with the vectors of WordClient in the encoding that is asked for."""
+
+    def embed_stream(self, texts, options):
+        for answer in super().embed_stream(texts, options):
+            vectors, scales = answer.float32(), None
+            if options.encoding == "BINARY":
+                vectors = np.packbits(vectors > 0.1, axis=1)
+            elif options.encoding == "INT8":
+                scales = np.abs(vectors).max(axis=1) / 127
+                vectors = np.rint(vectors / scales[:, None]).astype(np.int8)
+            elif options.encoding == "FLOAT16":
+                vectors = vectors.astype(np.float16)
+            yield longembed.Embedding(
+                id=answer.id, vectors=vectors, scales=scales, dimensions=26, ranges=np.zeros((len(vectors), 2), np.int64), tokens=1,
+                truncated_tokens=0, sequences=[], model="words", prompt="", recipe="",
+            )  # fmt: skip
 
 
 def lucene_bm25(query, texts, k1=1.5, b=0.75):
@@ -168,6 +188,52 @@ def test_a_calibrated_system_centers_both_sides(by_sentence):
     assert abs(retriever.scores([asked]) - plain).max() > 0.05
     with pytest.raises(ValueError, match="typical queries"):
         retriever.calibrate([])
+
+
+@pytest.mark.parametrize(("encoding", "tolerance"), [("FLOAT16", 1e-3), ("INT8", 0.02)])
+def test_vectors_may_have_any_encoding(encoding, tolerance):
+    exact, narrow = (Retriever(EncodingClient(), [Vectors(options, options)]) for options in (Options(), Options(encoding=encoding)))
+    for retriever in (exact, narrow):
+        retriever.add(TEXTS)
+    asked = ["dogs bark", "fish swim"]
+    np.testing.assert_allclose(narrow.scores(asked), exact.scores(asked), atol=tolerance)
+
+
+def test_bits_are_scored_as_plus_and_minus_one():
+    options = Options(encoding="BINARY")
+    assert embed_all(EncodingClient(), ["dogs bark"], options)[0].tolist() == [1.0 if letter in "db" else -1.0 for letter in ascii_lowercase]
+    retriever = Retriever(EncodingClient(), [Vectors(options, options)])
+    retriever.add({"same": "dogs bark", "other": "fish swim"})
+    assert retriever.scores(["dogs bark"]).tolist() == [[26.0, 18.0]]
+
+
+@pytest.mark.parametrize("encoding", ["FLOAT32", "INT8"])
+def test_a_query_has_one_vector(encoding):
+    retriever = Retriever(EncodingClient(), [Vectors(Options(), Options(output="WINDOW_VECTORS", encoding=encoding))])
+    retriever.add(TEXTS)
+    with pytest.raises(ValueError, match="has 2 vectors"):
+        retriever.scores(["One sentence. And another."])
+
+
+def test_the_error_of_a_query_is_raised():
+    class Refusing(WordClient):
+        def embed_stream(self, texts, options):
+            if list(texts) == ["bad"]:
+                yield SimpleNamespace(id=0, error=longembed.InvalidArgument("is bad", "INVALID_ARGUMENT"), vector=np.ones(26), scales=None)
+            yield from super().embed_stream([text for text in texts if text != "bad"], options)
+
+    retriever = Retriever(Refusing(), [Vectors(Options(), Options())])
+    retriever.add(TEXTS)
+    with pytest.raises(longembed.InvalidArgument, match="text 0: is bad"):
+        retriever.scores(["bad"])
+
+
+def test_queries_have_their_side_of_the_model():
+    described = WordClient().model()
+    assert query_options(described, model="m") == Options(input_type="QUERY", extension={"windows": {}}, model="m")
+    assert document_options(described) == Options(input_type="DOCUMENT")
+    described.input_types = {}
+    assert query_options(described) == Options(extension={"windows": {}}) and document_options(described) == Options()
 
 
 def test_documents_that_cannot_be_embedded_are_added_to_no_system():

@@ -192,6 +192,19 @@ TEST_F(ExtendedTeiTest, ALongTextHasTheVectorOfItsProfile) {
   }
 }
 
+TEST_F(ExtendedTeiTest, RequestsWithoutAPromptHaveTheConfiguredOne) {
+  Serve({.default_prompt = "query", .profile = "windows"});
+  for (const std::string prompt_name : {"", "query", "passage"}) {
+    tei::v1::EmbedRequest request;
+    request.set_inputs("a b");
+    if (!prompt_name.empty()) request.set_prompt_name(prompt_name);
+    const v1::EmbedResponse expected = Expected("a b", prompt_name.empty() ? "query" : prompt_name);
+    EXPECT_EQ(ValuesOf(Embed(request).embeddings()), ValuesOf(expected.results(0).embeddings(0).values()));
+  }
+  EXPECT_NE(ValuesOf(Expected("a b", "query").results(0).embeddings(0).values()),
+            ValuesOf(Expected("a b", "").results(0).embeddings(0).values()));
+}
+
 // With an extension, truncation cuts only at the server's own limit.
 TEST_F(ExtendedTeiTest, TruncationCutsAtTheServersLimit) {
   Serve({.profile = "windows"});

@@ -152,6 +152,20 @@ TEST_F(KeyWiringTest, AKeysLimitsReachAdmissionAndItsNameReachesTheMetric) {
   EXPECT_TRUE(waiting->Status().ok());
   EXPECT_TRUE(only->Status().ok());
   EXPECT_THAT(server_->metrics().Scrape(), HasSubstr("longembed_client_tokens_total{client=\"few-tokens\"} 12"));
+  const std::string rejected = "longembed_rejected_total{model=\"";
+  EXPECT_THAT(server_->metrics().Scrape(), HasSubstr(rejected + "fake\",reason=\"client_limit\"} 1\n"));
+  // The call was refused before its request was read.
+  EXPECT_THAT(server_->metrics().Scrape(), HasSubstr(rejected + "\",reason=\"concurrent_calls\"} 1\n"));
+}
+
+TEST_F(KeyWiringTest, RefusedKeysAreCountedByReason) {
+  EXPECT_EQ(ErrorReason(Call("other")->Status()), "UNKNOWN_API_KEY");
+  EXPECT_EQ(ErrorReason(Call("another")->Status()), "UNKNOWN_API_KEY");
+  EXPECT_EQ(ErrorReason(Call("")->Status()), "MISSING_API_KEY");
+  EXPECT_TRUE(Call("tokens-key")->Status().ok());
+  const std::string failures = "longembed_authentication_failures_total{reason=\"";
+  EXPECT_THAT(server_->metrics().Scrape(), HasSubstr(failures + "unknown\"} 2\n"));
+  EXPECT_THAT(server_->metrics().Scrape(), HasSubstr(failures + "missing\"} 1\n"));
 }
 
 TEST_F(WiringTest, TheMetricReportsTheExpectedWaitOfAdmission) {

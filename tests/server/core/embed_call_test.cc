@@ -125,6 +125,7 @@ TEST_F(EmbedCallTest, TheServersTokenLimitAppliesToWhatTruncationLeaves) {
   const auto answer = answer_.get();
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->results[0]->plan.truncated_tokens, 6);
+  EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_truncated_tokens_total{model=\"fake\"} 6"));
 }
 
 TEST_F(EmbedCallTest, TheServersTokenLimitHoldsWithoutTruncation) {
@@ -162,7 +163,40 @@ TEST_F(EmbedCallTest, ATracedCallTellsItsPhasesAndNumbers) {
   EXPECT_EQ(trace.tokens, 7);
   EXPECT_EQ(trace.sequences, 2);
   EXPECT_EQ(trace.method, "");
-  EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_sequences_total{method=\"plain\",model=\"fake\"} 2"));
+  const std::string metrics = metrics_.Scrape();
+  EXPECT_THAT(metrics, HasSubstr("longembed_sequences_total{method=\"plain\",model=\"fake\"} 2"));
+  EXPECT_THAT(metrics, HasSubstr("longembed_inputs_total{model=\"fake\"} 2\n"));
+  EXPECT_THAT(metrics, HasSubstr("longembed_tokenization_wait_seconds_sum{model=\"fake\"} 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("longembed_tokenization_duration_seconds_sum{model=\"fake\"} 0\n"));
+  EXPECT_THAT(metrics, HasSubstr("longembed_tokenization_duration_seconds_count{model=\"fake\"} 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("longembed_inference_duration_seconds_sum{model=\"fake\"} 2\n"));
+  EXPECT_THAT(metrics, HasSubstr("longembed_batch_tokens_sum{model=\"fake\"} 7\n"));
+  EXPECT_THAT(metrics, HasSubstr("longembed_batch_sequences_sum{model=\"fake\"} 2\n"));
+}
+
+TEST_F(EmbedCallTest, TheTimeInTheQueueIsObserved) {
+  encoder_->CloseGate();
+  Start(MakeParams({Input(std::string_view("a"))}));
+  encoder_->AwaitCalls(1);
+  std::future<absl::StatusOr<EmbedAnswer>> running = std::move(answer_);
+  Start(MakeParams({Input(std::string_view("b"))}));
+  pool_.reset();  // Joins the threads, so that the call has its job.
+  clock_.Advance(absl::Seconds(4));
+  encoder_->OpenGate();
+  EXPECT_TRUE(running.get().ok());
+  EXPECT_TRUE(answer_.get().ok());
+  EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_queue_duration_seconds_sum{model=\"fake\"} 4\n"));
+  EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_queue_duration_seconds_count{model=\"fake\"} 2\n"));
+}
+
+TEST_F(EmbedCallTest, FailuresOfTheEncoderAreCounted) {
+  for (const absl::Status& failure : {EncoderFailed("the device fell off the bus"), EncoderOutOfMemory("the batch")}) {
+    encoder_->FailWith(failure);
+    Start(MakeParams({Input(std::string_view("a"))}));
+    EXPECT_EQ(answer_.get().status(), failure);
+    // Too little memory is no failure of the encoder.
+    EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_encoder_failures_total{model=\"fake\"} 1\n"));
+  }
 }
 
 TEST_F(EmbedCallTest, ATracedCallThatEndsInTheQueueRanNoInference) {

@@ -51,10 +51,10 @@ class HttpServerTest : public ServiceTest {
     EXPECT_EQ(server_.metrics().in_flight(), 0);
   }
 
-  void Start() {
+  void Start(const AcceptorOptions& options = {.silence = absl::Seconds(10)}) {
     http_ = std::make_unique<HttpServer>(config_, server_.host(),
                                          MakeRoutes(server_.apis(), config_.http, server_.health()),
-                                         *Acceptor::Listen("127.0.0.1:0", {.silence = absl::Seconds(10)}), nullptr);
+                                         *Acceptor::Listen("127.0.0.1:0", options), nullptr);
   }
 
   // Sends one request on its own connection.
@@ -78,6 +78,60 @@ TEST_F(HttpServerTest, AnswersOneRequestAfterTheOtherOnAConnection) {
   }
   connection.Send(Get("/v1/models"));
   EXPECT_THAT(connection.ReadResponse(), HasSubstr(R"("id":"fake")"));
+}
+
+TEST_F(HttpServerTest, CountsItsConnectionsAndThoseThatItRefuses) {
+  Start({.max_connections = 2, .max_client_share = 1, .silence = absl::Seconds(10)});
+  RawConnection first(http_->port()), second(http_->port());
+  for (RawConnection* connection : {&first, &second}) {
+    connection->Send(Get("/health"));
+    EXPECT_THAT(connection->ReadResponse(), StartsWith("HTTP/1.1 200"));
+  }
+  RawConnection third(http_->port());
+  bool closed = false;
+  EXPECT_EQ(third.ReadToEnd(closed), "");
+  EXPECT_TRUE(closed);
+  EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_connections_accepted_total 2\n"));
+  EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_connections_refused_total{reason=\"limit\"} 1\n"));
+}
+
+TEST_F(HttpServerTest, OpenaiRequestsWithoutAPromptHaveTheConfiguredOne) {
+  config_.http.openai_prompt = "query";
+  Start();
+  const auto body = [this](const std::string& more) {
+    const std::string response = Ask(Post("/v1/embeddings", R"({"input": "a", "model": "fake")" + more + "}"));
+    EXPECT_THAT(response, StartsWith("HTTP/1.1 200"));
+    return response.substr(response.find("\r\n\r\n"));
+  };
+  const std::string query = body(R"(, "prompt_name": "query")");
+  EXPECT_EQ(body(""), query);
+  for (const char* other : {R"(, "prompt_name": "passage")", R"(, "prompt": "")", R"(, "input_type": "DOCUMENT")"}) {
+    EXPECT_NE(body(other), query) << other;
+  }
+}
+
+TEST_F(HttpServerTest, ClosesAConnectionThatIsIdleForTooLong) {
+  config_.connections.max_idle = absl::Milliseconds(200);
+  Start();
+  RawConnection connection(http_->port());
+  connection.Send(Get("/health"));
+  EXPECT_THAT(connection.ReadResponse(), StartsWith("HTTP/1.1 200"));
+  bool closed = false;
+  EXPECT_EQ(connection.ReadToEnd(closed), "");
+  EXPECT_TRUE(closed);
+}
+
+TEST_F(HttpServerTest, AnOldConnectionEndsWithItsNextAnswer) {
+  config_.connections.max_age = absl::Milliseconds(200);
+  Start();
+  RawConnection connection(http_->port());
+  connection.Send(Get("/health"));
+  EXPECT_THAT(connection.ReadResponse(), Not(HasSubstr("Connection: close")));
+  absl::SleepFor(absl::Milliseconds(250));
+  connection.Send(Get("/health"));
+  bool closed = false;
+  EXPECT_THAT(connection.ReadToEnd(closed), AllOf(StartsWith("HTTP/1.1 200"), HasSubstr("Connection: close\r\n")));
+  EXPECT_TRUE(closed);
 }
 
 TEST_F(HttpServerTest, ClosesWhenTheClientAsksForIt) {

@@ -566,5 +566,11 @@ TEST(AcceptorTest, GoesOnAfterDescriptorsRanOut) {
   EXPECT_EQ(recorder.AwaitAccepted(2), 2u);
 }
 
+TEST(AcceptorTest, RefusalsHaveTheNamesOfTheMetric) {
+  EXPECT_STREQ(ReasonOf(Refusal::kLimit), "limit");
+  EXPECT_STREQ(ReasonOf(Refusal::kClientShare), "client_share");
+  EXPECT_STREQ(ReasonOf(Refusal::kSilent), "idle");
+}
+
 }  // namespace
 }  // namespace longembed
