@@ -229,21 +229,22 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
         std::move(dialect));
     step_at_ = 0;
     const auto length = parser_->content_length();
-    if (!Receive(length ? static_cast<int64_t>(*length) : 0)) return;
+    if (!Receive(length ? *length : 0)) return;
     if (absl::EqualsIgnoreCase(Text(parser_->get()[http::field::expect]), "100-continue")) return Continue();
     ReadBody();
   }
 
-  // Called when `bytes` bytes of the body have arrived or are announced. Returns false if the call has ended.
-  bool Receive(int64_t bytes) {
+  // Called when `bytes` bytes of the body have arrived or are announced. Returns false if the call has ended. A client
+  // may announce any number of 64 bits: as a signed one, it could be negative.
+  bool Receive(uint64_t bytes) {
     const int64_t most = context_.host.max_request_bytes;
     unread_ = true;  // In case the request ends here.
     state_ = State::kServing;
-    if (bytes > most) {
+    if (bytes > static_cast<uint64_t>(most)) {
       host_->Abandon(RequestTooLarge(bytes, most));
       return false;
     }
-    if (!host_->Receive(bytes)) return false;
+    if (!host_->Receive(static_cast<int64_t>(bytes))) return false;
     unread_ = false;
     state_ = State::kReading;
     return true;
@@ -299,7 +300,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (state_ != State::kReading) return;
     if (IsMalformed(error)) return Refuse(MalformedHttp(error.message()));
     if (error) return End();
-    if (!parser_->content_length() && !Receive(static_cast<int64_t>(parser_->get().body().size()))) return;
+    if (!parser_->content_length() && !Receive(parser_->get().body().size())) return;
     ReadBody();
   }
 

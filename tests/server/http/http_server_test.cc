@@ -139,6 +139,18 @@ TEST_F(HttpServerTest, RefusesABodyThatIsTooLargeBeforeItIsSent) {
                                                HasSubstr("Connection: close")));
 }
 
+// As signed numbers these lengths would be negative, and so would the bytes on the ledger.
+TEST_F(HttpServerTest, RefusesLengthsBeyondTheSignedNumbers) {
+  for (const char* length : {"9223372036854775808", "18446744073709551615"}) {
+    RawConnection connection(http_->port());
+    connection.Send(absl::StrCat(
+        "POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: ", length, "\r\n\r\n"));
+    EXPECT_THAT(connection.ReadResponse(),
+                AllOf(HasSubstr(" 413 "), HasSubstr(absl::StrCat("has ", length, " bytes; the limit is 65536"))));
+    EXPECT_GE(server_.ledger().bytes(), 0);
+  }
+}
+
 TEST_F(HttpServerTest, RefusesChunksThatBecomeTooLarge) {
   RawConnection connection(http_->port());
   connection.Send(
