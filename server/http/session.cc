@@ -38,6 +38,8 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr uint32_t kMaxHeaderBytes = 16 << 10;
+// No route that is a GET needs a body. GET /health needs no key either, and is answered whatever the ledger holds.
+constexpr int64_t kMaxBodyBytesOfGet = 16 << 10;
 // A client is cut off if this many bytes of a body take longer than HttpTimes::header to arrive, or if it takes longer
 // than HttpTimes::stall to read this many bytes of an answer.
 constexpr size_t kStep = 16 << 10;
@@ -228,6 +230,8 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
         [self = this->shared_from_this()](UnaryHost::Outcome outcome) { self->OnOutcome(std::move(outcome)); },
         std::move(dialect));
     step_at_ = 0;
+    max_body_bytes_ = context_.host.max_request_bytes;
+    if (route.is_get) max_body_bytes_ = std::min(max_body_bytes_, kMaxBodyBytesOfGet);
     const auto length = parser_->content_length();
     if (!Receive(length ? *length : 0)) return;
     if (absl::EqualsIgnoreCase(Text(parser_->get()[http::field::expect]), "100-continue")) return Continue();
@@ -237,11 +241,10 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   // Called when `bytes` bytes of the body have arrived or are announced. Returns false if the call has ended. A client
   // may announce any number of 64 bits: as a signed one, it could be negative.
   bool Receive(uint64_t bytes) {
-    const int64_t most = context_.host.max_request_bytes;
     unread_ = true;  // In case the request ends here.
     state_ = State::kServing;
-    if (bytes > static_cast<uint64_t>(most)) {
-      host_->Abandon(RequestTooLarge(bytes, most));
+    if (bytes > static_cast<uint64_t>(max_body_bytes_)) {
+      host_->Abandon(RequestTooLarge(bytes, max_body_bytes_));
       return false;
     }
     if (!host_->Receive(static_cast<int64_t>(bytes))) return false;
@@ -472,6 +475,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   bool unread_ = false;  // The request was rejected before all of it was read.
   boost::beast::flat_buffer buffer_{kBufferBytes};
   std::optional<http::request_parser<http::string_body>> parser_;
+  int64_t max_body_bytes_ = 0;
   std::unique_ptr<UnaryHost> host_;
   const Dialect* dialect_ = nullptr;  // Owned by the host.
   std::string header_;

@@ -151,6 +151,21 @@ TEST_F(HttpServerTest, RefusesLengthsBeyondTheSignedNumbers) {
   }
 }
 
+// No ledger bounds the bodies of health checks, which need no key.
+TEST_F(HttpServerTest, RefusesALargeBodyOfAGet) {
+  for (const char* path : {"/health", "/v1/models", "/info", "/longembed/v1/models/fake"}) {
+    const std::string head = absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: x\r\n");
+    EXPECT_THAT(Ask(absl::StrCat(head, "Content-Length: 16385\r\n\r\n")),
+                AllOf(HasSubstr(" 413 "), HasSubstr("has 16385 bytes; the limit is 16384")))
+        << path;
+    const std::string chunk = absl::StrCat("4000\r\n", std::string(0x4000, ' '), "\r\n");
+    EXPECT_THAT(Ask(absl::StrCat(head, "Transfer-Encoding: chunked\r\n\r\n", chunk, chunk)),
+                AllOf(HasSubstr(" 413 "), HasSubstr("the limit is 16384")))
+        << path;
+    EXPECT_THAT(Ask(absl::StrCat(head, "Content-Length: 2\r\n\r\n{}")), HasSubstr(" 200 ")) << path;
+  }
+}
+
 TEST_F(HttpServerTest, RefusesChunksThatBecomeTooLarge) {
   RawConnection connection(http_->port());
   connection.Send(
