@@ -363,6 +363,13 @@ TEST_F(HttpServerTest, HealthFollowsTheServer) {
   EXPECT_THAT(Ask(Get("/health")), AllOf(HasSubstr(" 503 "), HasSubstr("NOT_SERVING")));
 }
 
+TEST_F(HttpServerTest, HealthIsAnsweredEvenIfTheLedgerHasNoRoom) {
+  const std::unique_ptr<Charge> others = server_.host().ledger.BeginMessage("another client");
+  others->Correct(Memory::kAnswers, 64 << 20);
+  EXPECT_THAT(Ask(Get("/v1/models")), HasSubstr(" 429 "));
+  EXPECT_THAT(Ask(Get("/health")), HasSubstr(" 200 "));
+}
+
 TEST_F(HttpServerTest, DrainsWhatHasBegunAndClosesWhatIsIdle) {
   RawConnection idle(http_->port()), busy(http_->port());
   idle.Send(Get("/health"));
