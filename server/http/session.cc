@@ -186,16 +186,25 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (error == http::error::header_limit) return Refuse(HeaderTooLarge(kMaxHeaderBytes));
     if (IsMalformed(error)) return Refuse(MalformedHttp(error.message()));
     if (error) return End();
-    // Beast takes a body of any other encoding for no body, and its bytes for the next request.
-    const std::string encoding = Text(parser_->get()[http::field::transfer_encoding]);
-    if (!encoding.empty() && !absl::EqualsIgnoreCase(encoding, "chunked")) {
-      return Refuse(MalformedHttp(absl::StrCat("Transfer-Encoding is \"", encoding, "\"; only chunked is taken")));
-    }
+    if (const absl::Status status = CheckTransferEncoding(); !status.ok()) return Refuse(status);
     const bool old =
         parser_->get().version() < 11;  // HTTP/1.0 handles keep-alive differently; clients use HTTP/1.1 since 1997.
     if (old || !parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.times.max_age)
       last_request_ = true;
     Dispatch();
+  }
+
+  // Checks every Transfer-Encoding: Beast takes a body of any other encoding, an empty one included, for no body, and
+  // its bytes for the next request.
+  absl::Status CheckTransferEncoding() const {
+    const auto [first, last] = parser_->get().equal_range(http::field::transfer_encoding);
+    for (auto field = first; field != last; ++field) {
+      const std::string encoding = Text(field->value());
+      if (!absl::EqualsIgnoreCase(encoding, "chunked")) {
+        return MalformedHttp(absl::StrCat("Transfer-Encoding is \"", encoding, "\"; only chunked is taken"));
+      }
+    }
+    return absl::OkStatus();
   }
 
   void Dispatch() {

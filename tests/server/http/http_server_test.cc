@@ -188,7 +188,8 @@ TEST_F(HttpServerTest, RefusesBodiesThatAreNotChunks) {
   EXPECT_THAT(Ask(absl::StrCat(head, "chunked\r\n\r\nzz\r\n", kHello)),
               AllOf(HasSubstr(" 400 "), HasSubstr("MALFORMED_HTTP"), HasSubstr("Connection: close")));
   // The bytes of the body must not be taken for another request.
-  for (const char* encoding : {"gzip", "gzip, chunked", "chunked, gzip", "xchunked", "identity"}) {
+  for (const char* encoding : {"gzip", "gzip, chunked", "chunked, gzip", "xchunked", "identity", "",
+                               "\r\nTransfer-Encoding: gzip", "\r\nTransfer-Encoding: chunked"}) {
     EXPECT_THAT(Ask(absl::StrCat(head, encoding, "\r\n\r\n", Get("/health"))),
                 AllOf(HasSubstr(" 400 "), HasSubstr("only chunked is taken"), HasSubstr("Connection: close")))
         << encoding;
