@@ -174,6 +174,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   void ReadHeader() {
     state_ = State::kReading;
+    is_head_ = unread_ = false;
     parser_.emplace();
     parser_->header_limit(kMaxHeaderBytes);
     parser_->body_limit(std::numeric_limits<uint64_t>::max());  // The host has its own limit.
@@ -182,7 +183,6 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   }
   void OnHeader(error_code error, size_t) {
     if (state_ != State::kReading) return;
-    is_head_ = unread_ = false;
     if (error == http::error::header_limit) return Refuse(HeaderTooLarge(kMaxHeaderBytes));
     if (IsMalformed(error)) return Refuse(MalformedHttp(error.message()));
     if (error) return End();

@@ -292,6 +292,14 @@ TEST_F(HttpServerTest, GivesUpOnAHeaderThatDoesNotArrive) {
   EXPECT_THAT(connection.ReadResponse(), AllOf(HasSubstr(" 408 "), HasSubstr("REQUEST_TOO_SLOW")));
 }
 
+TEST_F(HttpServerTest, TheAnswerToAHeaderThatDoesNotArriveHasABodyEvenAfterAHead) {
+  RawConnection connection(http_->port());
+  connection.Send(Get("/health", "HEAD"));
+  EXPECT_THAT(connection.ReadHeader(), HasSubstr(" 200 "));
+  connection.Send("POST /v1/embeddings HTTP/1.1\r\n");
+  EXPECT_THAT(connection.ReadResponse(), AllOf(HasSubstr(" 408 "), HasSubstr("REQUEST_TOO_SLOW")));
+}
+
 TEST_F(HttpServerTest, GivesUpOnABodyThatDoesNotArrive) {
   RawConnection connection(http_->port());
   connection.Send("POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{");
