@@ -243,7 +243,11 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (route.is_get) max_body_bytes_ = std::min(max_body_bytes_, kMaxBodyBytesOfGet);
     const auto length = parser_->content_length();
     if (!Receive(length ? *length : 0)) return;
-    if (absl::EqualsIgnoreCase(Text(parser_->get()[http::field::expect]), "100-continue")) return Continue();
+    const auto& request = parser_->get();
+    // A client of HTTP/1.0 would take "100 Continue" for its answer.
+    const bool waits =
+        request.version() >= 11 && absl::EqualsIgnoreCase(Text(request[http::field::expect]), "100-continue");
+    if (waits) return Continue();
     ReadBody();
   }
 

@@ -206,6 +206,13 @@ TEST_F(HttpServerTest, ContinuesWhereTheClientWaitsForIt) {
   EXPECT_THAT(connection.ReadResponse(), HasSubstr(" 200 "));
 }
 
+TEST_F(HttpServerTest, SendsNoContinueToHttp10) {
+  const std::string request = absl::StrCat(
+      "POST /v1/embeddings HTTP/1.0\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: ",
+      std::string(kHello).size(), "\r\n\r\n", kHello);
+  EXPECT_THAT(Ask(request), StartsWith("HTTP/1.1 200 "));
+}
+
 TEST_F(HttpServerTest, RefusesWhatIsNotHttp) {
   for (const char* bytes : {"\x16\x03\x01\x02 TLS\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n",
                             "GET /health HTTP/1.1\r\nContent-Length: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
