@@ -45,6 +45,7 @@ constexpr int64_t kMaxBodyBytesOfGet = 16 << 10;
 constexpr size_t kStep = 16 << 10;
 constexpr size_t kBufferBytes = 64 << 10;
 constexpr char kJson[] = "application/json";
+constexpr char kAnyMethod[] = "GET, HEAD, POST, OPTIONS";  // Of the server as a whole.
 // The policy for pages: they load nothing from other sites, and no other page may frame them.
 constexpr char kContentPolicy[] =
     "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -212,6 +213,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     const http::verb verb = request.method();
     is_head_ = verb == http::verb::head;
     const bool is_get = is_head_ || verb == http::verb::get;
+    if (verb == http::verb::options && request.target() == "*") return Answer(204, "", {}, {{"Allow", kAnyMethod}});
     const std::optional<std::string> path = PathOf(std::string_view(request.target().data(), request.target().size()));
     if (!path.has_value()) return Refuse(MalformedHttp("its target is not a path"));
     Match match = FindRoute(context_.routes, *path, is_get);
@@ -469,7 +471,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     headers.emplace_back("Access-Control-Allow-Headers",
                          "authorization, content-type, x-api-key, x-request-timeout, *");
     headers.emplace_back("Access-Control-Expose-Headers", "retry-after, retry-after-ms");
-    headers.emplace_back("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS");
+    headers.emplace_back("Access-Control-Allow-Methods", kAnyMethod);
     headers.emplace_back("Vary", "Origin");
   }
 

@@ -111,6 +111,13 @@ TEST_F(HttpServerTest, NamesTheMethodsOfAPath) {
   EXPECT_THAT(Ask(Get("/v1/embeddings", "DELETE")), AllOf(HasSubstr(" 405 "), HasSubstr("METHOD_NOT_ALLOWED")));
   EXPECT_THAT(Ask(Get("/v1/embedding")), AllOf(HasSubstr(" 404 "), HasSubstr("UNKNOWN_PATH")));
   EXPECT_THAT(Ask(Get("/v1/models/")), HasSubstr(" 404 "));
+  EXPECT_THAT(Ask(Get("*", "OPTIONS")), AllOf(HasSubstr(" 204 "), HasSubstr("Allow: GET, HEAD, POST, OPTIONS\r\n")));
+  EXPECT_THAT(Ask(Get("*")), AllOf(HasSubstr(" 400 "), HasSubstr("MALFORMED_HTTP")));
+}
+
+TEST_F(HttpServerTest, TakesWholeAddresses) {
+  EXPECT_THAT(Ask(Get("http://127.0.0.1/v1/models?x=1")), HasSubstr(" 200 "));
+  EXPECT_THAT(Ask(Post("http://x:80/v1/embeddings", kHello)), HasSubstr(" 200 "));
 }
 
 TEST_F(HttpServerTest, CrossOriginIsOffUnlessAskedFor) {

@@ -75,7 +75,19 @@ TEST(JsonTest, NumbersReadBackAsTheyWere) {
 TEST(RequestTargetTest, DecodesPathsAndRefusesInvalidOnes) {
   EXPECT_EQ(PathOf("/v1/models/a%3Ab?x=%zz"), "/v1/models/a:b");
   EXPECT_EQ(PathOf("/%41"), "/A");
-  for (const char* target : {"", "*", "v1", "http://host/v1", "/%", "/%4", "/%zz"}) {
+  for (const char* target : {"", "*", "v1", "/%", "/%4", "/%zz"}) {
+    EXPECT_EQ(PathOf(target), std::nullopt) << target;
+  }
+}
+
+// RFC 9112 demands that of every server: clients with a proxy send it.
+TEST(RequestTargetTest, TakesWholeAddresses) {
+  EXPECT_EQ(PathOf("http://host:8080/v1/models/a%3Ab?x=1"), "/v1/models/a:b");
+  EXPECT_EQ(PathOf("HTTPS://[::1]/v1"), "/v1");
+  for (const char* target : {"http://host", "http://host/", "http://host?x=/y", "http://host#/y"}) {
+    EXPECT_EQ(PathOf(target), "/") << target;
+  }
+  for (const char* target : {"http://", "http:///v1", "http:/v1", "ftp://host/v1", "host:443", "http://host/%"}) {
     EXPECT_EQ(PathOf(target), std::nullopt) << target;
   }
 }
