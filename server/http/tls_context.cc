@@ -30,6 +30,8 @@ std::shared_ptr<ssl::context> Make(const Certificates& certificates) {
   if (!certificates.client_ca.empty()) {
     context->add_certificate_authority(buffer(certificates.client_ca));
     context->set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert);
+    // As with gRPC, an authority need not be a root.
+    X509_STORE_set_flags(SSL_CTX_get_cert_store(context->native_handle()), X509_V_FLAG_PARTIAL_CHAIN);
   }
   return context;
 }

@@ -523,6 +523,39 @@ def test_the_certificate_identifies_the_client_as_in_grpc(tmp_path, authority, p
         assert running.stop() == 0
 
 
+def health_over(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> tuple[ssl.SSLSession, bool]:
+    """Asks for /health on a connection of its own. Returns the connection's session, and whether it resumed `session`."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
+        with context.wrap_socket(plain, server_hostname="localhost", session=session) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
+            return connection.session, connection.session_reused
+
+
+@pytest.fixture(scope="module")
+def mutual(tmp_path_factory, authority):
+    """Starts a server that wants certificates of the authority "middle", which is not a root. Returns it and middle."""
+    folder = tmp_path_factory.mktemp("http-mutual")
+    middle = Authority(folder, "middle", issuer=Authority(folder, "root"))
+    tls = f"tls: {{certificate: {authority.folder / 'server.pem'}, key: {authority.folder / 'server.key'}, client_ca: {middle.certificate}}}\n"
+    running = start_server(folder, [MODEL], extra=LISTENS + tls)
+    yield running, middle
+    assert running.stop() == 0
+
+
+def test_an_authority_of_clients_need_not_be_a_root(mutual, authority, pb):
+    server, middle = mutual
+    certificate, key = middle.issue("client")
+    context = tls_of(authority)
+    context.load_cert_chain(certificate, key)
+    assert health_over(server.http_port, context)
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key.read_bytes(), certificate.read_bytes())
+    with grpc.secure_channel(f"localhost:{server.port}", credentials) as channel:
+        pb[1].EmbeddingServiceStub(channel).Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text=TEXT)]))
+    with pytest.raises((ssl.SSLError, OSError)):
+        health_over(server.http_port, tls_of(authority, "client"))
+
+
 # ------------------------------------------------------------------------------------------------------------------------- drain
 
 
