@@ -543,6 +543,18 @@ def mutual(tmp_path_factory, authority):
     assert running.stop() == 0
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+def test_a_client_with_a_certificate_may_resume_its_session(mutual, authority, version):
+    """Node and Java do so on every connection but the first."""
+    server, middle = mutual
+    context = tls_of(authority)
+    context.load_cert_chain(*middle.issue("client"))
+    context.minimum_version = context.maximum_version = version
+    session, reused = health_over(server.http_port, context)
+    assert not reused
+    assert health_over(server.http_port, context, session)[1]
+
+
 def test_an_authority_of_clients_need_not_be_a_root(mutual, authority, pb):
     server, middle = mutual
     certificate, key = middle.issue("client")
