@@ -96,6 +96,9 @@ def test_a_prompt_beside_token_ids_is_refused(web, prompt):
     error = web.refused("/v1/embeddings", {"input": [TEXT, ids], "model": MODEL, **prompt}, 400)["error"]
     assert (error["code"], error["param"]) == ("MISPLACED_FIELD", field)
     close(web.ok("/v1/embeddings", {"input": ids, "prompt": ""})["data"][0]["embedding"], web.ok("/embed", {"inputs": ids})[0])
+    if field == "input_type":
+        error = web.refused("/v2/embed", {"texts": [TEXT, ids], "model": MODEL, "input_type": "search_query"}, 400)
+        assert (error["reason"], error["field"]) == ("MISPLACED_FIELD", field)
     if field == "prompt_name":
         error = web.refused("/embed", {"inputs": ids, **prompt}, 422)
         assert (error["reason"], error["field"]) == ("MISPLACED_FIELD", field)

@@ -90,6 +90,7 @@ class CohereEmbed final : public JsonDialect {
     RETURN_IF_ERROR(ReadPriority(fields, options));
     RETURN_IF_ERROR(fields.TakeOptions({"extension", "normalize", "force_dimensions"}, options));
     RETURN_IF_ERROR(fields.CheckAllTaken());
+    if (options.has_input_type()) RETURN_IF_ERROR(CheckPromptHasTexts(request, "input_type"));
     return CheckTokenIds(request, context_.models, context_.profiles);
   }
 

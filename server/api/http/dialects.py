@@ -119,7 +119,8 @@ REQUESTS = {
             "texts": inputs("A text, several texts, or token ids."),
             "model": text("The name of a model or an alias. May be left out if the server has exactly one model."),
             "input_type": choice(
-                "search_query and search_document choose the model's QUERY and DOCUMENT prompts, if it has them. The other values choose no prompt of their own.",
+                "search_query and search_document choose the model's QUERY and DOCUMENT prompts, if it has them; then token ids, which hold their prompt already, are "
+                "refused. The other values choose no prompt of their own.",
                 ["search_query", "search_document", "classification", "clustering"],
             ),
             "embedding_types": items(

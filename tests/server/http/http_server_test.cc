@@ -282,6 +282,9 @@ TEST_F(HttpServerTest, RefusesAPromptBesideTokenIds) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[1, 50, 2], "a"], "prompt": "b"})")),
               AllOf(HasSubstr(" 400 "), HasSubstr("MISPLACED_FIELD"), HasSubstr(R"("param":"prompt")")));
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2], "prompt": ""})")), HasSubstr(" 200 "));
+  EXPECT_THAT(Ask(Post("/v2/embed", R"({"texts": [[1, 50, 2]], "input_type": "search_query"})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("MISPLACED_FIELD"), HasSubstr(R"("field":"input_type")")));
+  EXPECT_THAT(Ask(Post("/v2/embed", R"({"texts": [[1, 50, 2]], "input_type": "clustering"})")), HasSubstr(" 200 "));
 }
 
 TEST_F(HttpServerTest, RefusesTwoLengths) {
