@@ -328,6 +328,7 @@ def test_an_extension_is_one_more_field(web, embed, pb, path):
         ("/v1/embeddings", {"input": ["x", LONG], "model": MODEL}, ("error", "param", "input[1]")),
         ("/embed", {"inputs": ["x", LONG]}, (None, "field", "inputs[1]")),
         ("/v2/embed", {"texts": [LONG], "model": MODEL, "truncate": "NONE"}, (None, "field", "texts[0]")),
+        ("/v2/embed", {"texts": LONG, "model": MODEL, "truncate": "NONE"}, (None, "field", "texts")),
     ],
 )
 def test_a_long_input_is_named_as_the_dialect_names_it(web, path, body, field):

@@ -75,7 +75,7 @@ class CohereEmbed final : public JsonDialect {
 
   Error Describe(const absl::Status& status) const override {
     const absl::Status renamed = RenameField(status, "options.dimensions", "output_dimension");
-    return {HttpStatusOf(status), JsonText(ErrorObject(InDialect(renamed, "texts", false), {}))};
+    return {HttpStatusOf(status), JsonText(ErrorObject(InDialect(renamed, "texts", is_single_), {}))};
   }
 
  private:
@@ -83,7 +83,10 @@ class CohereEmbed final : public JsonDialect {
     auto& request = static_cast<v1::EmbedRequest&>(message);
     v1::EmbedOptions& options = *request.mutable_options();
     JsonFields fields(body);
-    RETURN_IF_ERROR(InputReader("texts", request).Read(fields.Take("texts")));
+    InputReader inputs("texts", request);
+    const absl::Status read = inputs.Read(fields.Take("texts"));
+    is_single_ = inputs.is_single();
+    RETURN_IF_ERROR(read);
     RETURN_IF_ERROR(ReadOptions(fields, options));
     RETURN_IF_ERROR(ReadInputType(fields, options));
     RETURN_IF_ERROR(ReadTypes(fields.Take("embedding_types")));
@@ -192,6 +195,7 @@ class CohereEmbed final : public JsonDialect {
   }
 
   const LongembedContext& context_;
+  bool is_single_ = false;
   std::vector<const EmbeddingType*> types_;
 };
 

@@ -264,6 +264,8 @@ TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", many)), AllOf(HasSubstr(" 400 "), HasSubstr(R"("param":"input[0]")")));
   const std::string unknown = R"({"inputs": [1, 100, 2]})";
   EXPECT_THAT(Ask(Post("/embed", unknown)), AllOf(HasSubstr(" 422 "), HasSubstr(R"("field":"inputs[1]")")));
+  EXPECT_THAT(Ask(Post("/v2/embed", R"({"texts": [50, 2]})")), HasSubstr(R"("field":"texts")"));
+  EXPECT_THAT(Ask(Post("/v2/embed", R"({"texts": [1, 100, 2]})")), HasSubstr(R"("field":"texts[1]")"));
 }
 
 TEST_F(HttpServerTest, NamesATokenIdThatCannotBeDecoded) {
