@@ -132,8 +132,13 @@ REQUESTS = {
             "truncate": choice("Which end of an input with too many tokens is cut away; NONE refuses it.", ["NONE", "START", "END"], default="END"),
             "output_dimension": dimensions(),
             "max_tokens": count("The most tokens of an input, special tokens and prompt included. Absent: no limit other than the capacity.", minimum=1),
+            "priority": {
+                "description": "0 is INTERACTIVE. From 1 on it is BULK, which runs only while no interactive work waits.",
+                "anyOf": [{"type": "integer", "minimum": 0, "maximum": 999}, {"type": "string", "enum": ["INTERACTIVE", "BULK"]}],
+                "default": 0,
+            },
         },
-        "options": ["extension", "normalize", "force_dimensions", "priority"],
+        "options": ["extension", "normalize", "force_dimensions"],
     },
 }
 
