@@ -278,6 +278,6 @@ APIS = [
         "description": "For probes and load balancers.",
         "error": "HealthError",
         "open": True,
-        "routes": [("get", "/health", "health", "Report whether the server is serving: 503 while it starts, drains, or cannot encode", None, "Healthy", None)],
+        "routes": [("get", "/health", "health", "Report whether the server is serving: 503 while it drains or cannot encode, no answer while models load", None, "Healthy", None)],
     },
 ]
