@@ -300,6 +300,13 @@ def test_a_field_under_both_of_its_names_is_refused(web, body, field):
     assert error["message"] == f"{field}: appears twice in one object"
 
 
+def test_two_fields_of_which_at_most_one_may_be_set_are_named(web):
+    error = web.refused("/v1/embeddings", {"input": TEXT, "prompt_name": "query", "prompt": "query: "}, 400)["error"]
+    assert (error["param"], error["message"]) == ("prompt", "prompt: cannot be set beside prompt_name")
+    error = web.refused("/longembed/v1/embed", {"inputs": [{"text": TEXT, "token_ids": {"ids": [7]}}]}, 400)
+    assert error["message"] == "inputs[0].text: cannot be set beside token_ids"
+
+
 # --------------------------------------------------------------------------------------------------------- over every dialect
 
 

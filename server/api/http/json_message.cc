@@ -60,6 +60,19 @@ absl::Status CheckField(const json& value, const FieldDescriptor& field, const s
   return absl::OkStatus();
 }
 
+// Returns the name of another field of the same oneof that the object sets; empty if there is none.
+std::string OtherOfOneof(const json& object, const FieldDescriptor& field) {
+  const google::protobuf::OneofDescriptor* const oneof = field.real_containing_oneof();
+  for (int i = 0; oneof != nullptr && i < oneof->field_count(); ++i) {
+    if (oneof->field(i) == &field) continue;
+    for (const std::string& name : {oneof->field(i)->name(), oneof->field(i)->camelcase_name()}) {
+      const auto found = object.find(name);
+      if (found != object.end() && !found->is_null()) return name;
+    }
+  }
+  return "";
+}
+
 absl::Status CheckFields(const json& object, const Descriptor& type, const std::string& path) {
   if (!object.is_object()) return WrongJsonType(path, "an object", object.type_name());
   for (const auto& [key, value] : object.items()) {
@@ -68,6 +81,9 @@ absl::Status CheckFields(const json& object, const Descriptor& type, const std::
     if (field == nullptr) return UnknownField(here, FieldNames(type));
     // Protobuf's reader would drop one of "max_tokens" and "maxTokens".
     if (key != field->name() && object.contains(field->name())) return DuplicateField(here);
+    // Protobuf's reader would not name the field.
+    const std::string other = value.is_null() ? "" : OtherOfOneof(object, *field);
+    if (!other.empty()) return WrongJsonValue(here, absl::StrCat("cannot be set beside ", other));
     RETURN_IF_ERROR(CheckField(value, *field, here));
   }
   return absl::OkStatus();

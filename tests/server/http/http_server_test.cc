@@ -256,6 +256,15 @@ TEST_F(HttpServerTest, RefusesWhatTheReaderOfProtobufWouldDrop) {
   EXPECT_THAT(Ask(Post(path, twice)), AllOf(HasSubstr(" 400 "), HasSubstr("partialResults: appears twice")));
 }
 
+TEST_F(HttpServerTest, NamesTwoFieldsOfWhichAtMostOneMayBeSet) {
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": "a", "prompt_name": "query", "prompt": "b"})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("prompt: cannot be set beside prompt_name"),
+                    HasSubstr(R"("param":"prompt")")));
+  EXPECT_THAT(Ask(Post("/longembed/v1/embed", R"({"inputs": [{"text": "a"}, {"text": "a", "tokenIds": {}}]})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("inputs[1].text: cannot be set beside tokenIds")));
+  EXPECT_THAT(Ask(Post("/longembed/v1/embed", R"({"inputs": [{"text": "a", "tokenIds": null}]})")), HasSubstr(" 200 "));
+}
+
 TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2]})")), HasSubstr(" 200 "));
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[50, 2]]})")),
