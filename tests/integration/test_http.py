@@ -300,6 +300,12 @@ def test_a_field_under_both_of_its_names_is_refused(web, body, field):
     assert error["message"] == f"{field}: appears twice in one object"
 
 
+@pytest.mark.parametrize("value", ["query", "", True], ids=repr)
+def test_the_values_of_an_enum_are_listed(web, value):
+    error = web.refused("/v1/embeddings", {"input": TEXT, "input_type": value}, 400)["error"]
+    assert error["param"] == "input_type" and "QUERY" in error["message"] and json.dumps(value) in error["message"], error
+
+
 def test_two_fields_of_which_at_most_one_may_be_set_are_named(web):
     error = web.refused("/v1/embeddings", {"input": TEXT, "prompt_name": "query", "prompt": "query: "}, 400)["error"]
     assert (error["param"], error["message"]) == ("prompt", "prompt: cannot be set beside prompt_name")

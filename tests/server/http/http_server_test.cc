@@ -256,6 +256,17 @@ TEST_F(HttpServerTest, RefusesWhatTheReaderOfProtobufWouldDrop) {
   EXPECT_THAT(Ask(Post(path, twice)), AllOf(HasSubstr(" 400 "), HasSubstr("partialResults: appears twice")));
 }
 
+TEST_F(HttpServerTest, ListsTheValuesOfAnEnum) {
+  for (const char* value : {R"("bulk")", R"("LOW")", "true", R"("")"}) {
+    EXPECT_THAT(Ask(Post("/embed", absl::StrCat(R"({"inputs": "a", "priority": )", value, "}"))),
+                AllOf(HasSubstr(" 422 "), HasSubstr("priority: must be one of INTERACTIVE, BULK; it is "),
+                      HasSubstr(R"("field":"priority")")));
+  }
+  for (const char* value : {R"("BULK")", "1", R"("1")", "null"}) {
+    EXPECT_THAT(Ask(Post("/embed", absl::StrCat(R"({"inputs": "a", "priority": )", value, "}"))), HasSubstr(" 200 "));
+  }
+}
+
 TEST_F(HttpServerTest, NamesTwoFieldsOfWhichAtMostOneMayBeSet) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": "a", "prompt_name": "query", "prompt": "b"})")),
               AllOf(HasSubstr(" 400 "), HasSubstr("prompt: cannot be set beside prompt_name"),
