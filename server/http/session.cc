@@ -347,7 +347,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     last_request_ = last_request_ || unread_;
     if (outcome.status.ok()) return Write(200, kJson, ByteChain(outcome.answer), dialect_->headers());
     Dialect::Error error = dialect_->Describe(outcome.status);
-    Write(error.http_status, kJson, ByteChain(std::move(error.body)), RetryHeaders(outcome.status));
+    Write(error.http_status, kJson, ByteChain(std::move(error.body)), ErrorHeaders(outcome.status));
   }
 
   // --- Writing -------------------------------------------------------------------------------------------------------

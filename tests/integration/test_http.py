@@ -477,6 +477,7 @@ def test_each_dialect_asks_for_a_key_in_its_form(secured, authority):
         answers["/longembed/v1/embed"] = web.post("/longembed/v1/embed", {"inputs": [{"text": TEXT}]}, **wrong)
         answers |= {path: web.get(path, **wrong) for path in ("/v1/models", "/info", "/longembed/v1/models")}
         assert {answer.status for answer in answers.values()} == {401}, answers
+        assert {answer.headers["WWW-Authenticate"] for answer in answers.values()} == {"Bearer"}
         error = answers["/v1/embeddings"].json["error"]
         assert (error["type"], error["code"]) == ("authentication_error", reason)
         assert answers["/embed"].json["reason"] == reason and answers["/embed"].json["error"]

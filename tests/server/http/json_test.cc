@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "model/errors/errors.h"
+#include "server/errors/errors.h"
 #include "server/http/request_target.h"
 #include "server/http/response_text.h"
 
@@ -99,6 +100,14 @@ TEST(ResponseTextTest, TellsJsonFromOtherTypes) {
   for (const char* type : {"", "text/json", "application/jsonx", "application/x-www-form-urlencoded"}) {
     EXPECT_FALSE(IsJsonType(type)) << type;
   }
+}
+
+TEST(ResponseTextTest, TellsWhenToComeAgainAndHowToAuthenticate) {
+  using Headers = Operation::Headers;
+  EXPECT_EQ(ErrorHeaders(TooManyConcurrentCalls(1, 1, absl::Milliseconds(1200))),
+            (Headers{{"Retry-After", "2"}, {"retry-after-ms", "1200"}}));
+  EXPECT_EQ(ErrorHeaders(MissingApiKey()), (Headers{{"WWW-Authenticate", "Bearer"}}));
+  EXPECT_EQ(ErrorHeaders(UnknownPath("/")), Headers());
 }
 
 TEST(ResponseTextTest, ReadsTimeouts) {
