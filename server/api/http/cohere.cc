@@ -78,6 +78,13 @@ class CohereEmbed final : public JsonDialect {
     return {HttpStatusOf(status), JsonText(ErrorObject(InDialect(renamed, "texts", is_single_), {}))};
   }
 
+  // Each float, of four bytes on the wire, is written in up to six types. The answer repeats the texts, which take no
+  // more than they took in the request.
+  int64_t MostSerializedBytes(int64_t wire_bytes) const override {
+    constexpr int64_t kRest = 512;
+    return 8 * wire_bytes + body_bytes() + kRest;
+  }
+
  private:
   absl::Status Read(const json& body, Message& message) override {
     auto& request = static_cast<v1::EmbedRequest&>(message);

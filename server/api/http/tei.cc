@@ -74,6 +74,11 @@ class TeiVectors : public TeiDialect {
   TeiVectors(const LongembedContext& context, const TeiContext& tei, const Form& form)
       : TeiDialect(tei), context_(context), form_(form) {}
 
+  // A weight has two names and two numbers in JSON, and about six bytes on the wire.
+  int64_t MostSerializedBytes(int64_t wire_bytes) const override {
+    return form_.output == v1::EmbedOptions::SPARSE ? 8 * wire_bytes : TeiDialect::MostSerializedBytes(wire_bytes);
+  }
+
  private:
   absl::Status Read(const json& body, Message& message) override {
     auto& request = static_cast<v1::EmbedRequest&>(message);
@@ -198,6 +203,9 @@ void AppendSparse(const v1::EmbedResult& result, std::string& text) {
 class TeiTokens final : public TeiDialect {
  public:
   using TeiDialect::TeiDialect;
+
+  // A token has five names in JSON, and eleven bytes or more on the wire.
+  int64_t MostSerializedBytes(int64_t wire_bytes) const override { return 8 * wire_bytes; }
 
  private:
   absl::Status Read(const json& body, Message& message) override {

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/api/http/routes.h"
+#include "server/http/byte_chain.h"
 #include "tests/server/api/service_test.h"
 #include "tests/server/http/raw_connection.h"
 
@@ -373,6 +374,48 @@ TEST_F(HttpServerTest, ACallWhoseClientGoesAwayIsCancelled) {
   }
   for (int i = 0; i < 500 && encoder_.given_up() == 0; ++i) absl::SleepFor(absl::Milliseconds(10));
   EXPECT_EQ(encoder_.given_up(), 1);
+}
+
+// Returns what a dialect writes, as a share of what it announces to the ledger.
+double ShareOfAnnounced(const Routes& routes, const std::string& path, const std::string& body,
+                        const google::protobuf::Message& response) {
+  constexpr int64_t kMost = 1 << 20;
+  const auto route = std::ranges::find(routes.calls, path, &Route::path);
+  const std::unique_ptr<Dialect> dialect = route->dialect("");
+  const std::unique_ptr<google::protobuf::Message> request(route->method.request->New());
+  grpc::ByteBuffer bytes;
+  EXPECT_EQ(dialect->Parse(ToBytes(body), kMost, *request), absl::OkStatus());
+  EXPECT_EQ(dialect->Serialize(*request, response, kMost, bytes), absl::OkStatus());
+  const auto announced = static_cast<double>(dialect->MostSerializedBytes(response.ByteSizeLong()));
+  return static_cast<double>(bytes.Length()) / announced;
+}
+
+TEST_F(HttpServerTest, NoAnswerIsLargerThanItsDialectAnnounces) {
+  const Routes routes = MakeRoutes(server_.apis(), config_.http, server_.health());
+  v1::EmbedResponse dense, sparse;
+  v1::Embedding &vector = *dense.add_results()->add_embeddings(), &weights = *sparse.add_results()->add_embeddings();
+  for (uint32_t i = 0; i < 300; ++i) {
+    vector.add_values(-1.2345678e-5f);
+    weights.mutable_indices()->add_ids(30000 + i);
+    weights.add_values(1.2345678e-5f);
+  }
+  const std::string text(5000, 'a');
+  const std::string types = R"("embedding_types": ["float", "int8", "uint8", "binary", "ubinary", "base64"])";
+  EXPECT_LE(ShareOfAnnounced(routes, "/v2/embed", absl::StrCat(R"({"texts": [")", text, R"("], )", types, "}"), dense),
+            1);
+  EXPECT_LE(ShareOfAnnounced(routes, "/v1/embeddings", R"({"input": "a"})", dense), 1);
+  EXPECT_LE(ShareOfAnnounced(routes, "/embed", R"({"inputs": "a"})", dense), 1);
+  EXPECT_LE(ShareOfAnnounced(routes, "/embed_sparse", R"({"inputs": "a"})", sparse), 1);
+  v1::TokenizeResponse tokens;
+  v1::TokenizedText& one = *tokens.add_results();
+  for (uint32_t i = 0; i < 100; ++i) {
+    v1::Token& token = *one.add_tokens();
+    token.set_id(5);
+    token.set_text("a");
+    token.mutable_range()->set_start(i);
+    token.mutable_range()->set_end(i + 1);
+  }
+  EXPECT_LE(ShareOfAnnounced(routes, "/tokenize", R"({"inputs": ")" + std::string(100, 'a') + R"("})", tokens), 1);
 }
 
 TEST_F(HttpServerTest, ATimeoutIsADeadline) {
