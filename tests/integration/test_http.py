@@ -471,7 +471,7 @@ def secured(tmp_path_factory, authority):
 
 def test_each_dialect_asks_for_a_key_in_its_form(secured, authority):
     web = Http(secured.http_port, tls_of(authority))
-    assert web.get("/health").status == 200
+    assert web.get("/health").status == web.get("/ping").status == 200
     for wrong, reason in (({}, "MISSING_API_KEY"), ({"authorization": "Bearer other"}, "UNKNOWN_API_KEY"), ({"x_api_key": "other"}, "UNKNOWN_API_KEY")):
         answers = {path: web.post(path, body(TEXT), **wrong) for path, body in ROUTES.items()}
         answers["/longembed/v1/embed"] = web.post("/longembed/v1/embed", {"inputs": [{"text": TEXT}]}, **wrong)

@@ -278,6 +278,9 @@ APIS = [
         "description": "For probes and load balancers.",
         "error": "HealthError",
         "open": True,
-        "routes": [("get", "/health", "health", "Report whether the server is serving: 503 while it drains or cannot encode, no answer while models load", None, "Healthy", None)],
+        "routes": [
+            ("get", "/health", "health", "Report whether the server is serving: 503 while it drains or cannot encode, no answer while models load", None, "Healthy", None),
+            ("get", "/ping", "ping", "The same, where SageMaker looks for it", None, "Healthy", None),
+        ],
     },
 ]

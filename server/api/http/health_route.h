@@ -9,8 +9,8 @@
 
 namespace longembed {
 
-// Serves GET /health: 200, or 503 while the server drains or cannot encode. No API key is required. `health` must
-// outlive the routes.
+// Serves GET /health and /ping: 200, or 503 while the server drains or cannot encode. No API key is required. `health`
+// must outlive the routes.
 std::vector<Route> HealthRoutes(const Health& health);
 
 }  // namespace longembed

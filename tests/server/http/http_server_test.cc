@@ -449,9 +449,11 @@ TEST_F(HttpServerTest, OverloadSaysWhenToComeAgain) {
 }
 
 TEST_F(HttpServerTest, HealthFollowsTheServer) {
-  EXPECT_THAT(Ask(Get("/health")), HasSubstr(" 200 "));
+  for (const char* path : {"/health", "/ping"}) EXPECT_THAT(Ask(Get(path)), HasSubstr(" 200 ")) << path;
   server_.health().SetServing(false);
-  EXPECT_THAT(Ask(Get("/health")), AllOf(HasSubstr(" 503 "), HasSubstr("NOT_SERVING")));
+  for (const char* path : {"/health", "/ping"}) {
+    EXPECT_THAT(Ask(Get(path)), AllOf(HasSubstr(" 503 "), HasSubstr("NOT_SERVING"))) << path;
+  }
 }
 
 TEST_F(HttpServerTest, HealthIsAnsweredEvenIfTheLedgerHasNoRoom) {
