@@ -192,6 +192,12 @@ def test_tei_info_is_tei_v1(web, tei):
     assert info["model_type"] == {"embedding": {"pooling": "mean"}}
 
 
+@pytest.mark.parametrize("path, body", [("/embed", {"inputs": []}), ("/embed_all", {"inputs": []}), ("/tokenize", {"inputs": []}), ("/decode", {"ids": []})])
+def test_tei_calls_an_empty_list_empty(web, path, body):
+    error = web.refused(path, body, 400)
+    assert (error["error_type"], error["reason"]) == ("Empty", "NO_INPUTS")
+
+
 def test_tei_sparse_needs_a_sparse_model(web):
     answer = web.post("/embed_sparse", {"inputs": TEXT})
     assert answer.status == 424, answer.body

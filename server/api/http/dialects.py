@@ -218,7 +218,7 @@ ANSWERS = {
 }
 ANSWERS["OpenAIError"]["properties"]["error"]["properties"]["type"] = choice(
     "", ["authentication_error", "invalid_request_error", "rate_limit_error", "server_error"])
-ANSWERS["TeiError"]["properties"]["error_type"] = choice("", ["Backend", "Overloaded", "Unhealthy", "Validation"])
+ANSWERS["TeiError"]["properties"]["error_type"] = choice("", ["Backend", "Empty", "Overloaded", "Unhealthy", "Validation"])
 
 # One API: its name, the schema of its errors, and its routes. A route has its method, path, operation, description, request, answer and an example.
 NILE = "The Nile is about 6,650 km long."

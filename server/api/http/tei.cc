@@ -26,6 +26,7 @@ using nlohmann::json;
 std::pair<const char*, int> KindOf(const absl::Status& status) {
   constexpr int kBadRequest = 400, kUnprocessable = 422, kTooLarge = 413, kBackend = 424;
   const std::string reason = ErrorReason(status);
+  if (reason == "NO_INPUTS") return {"Empty", kBadRequest};
   if (reason == "TOO_MANY_INPUTS") return {"Validation", kTooLarge};
   if (reason == "OUTPUT_NOT_AVAILABLE") return {"Backend", kBackend};
   switch (ToTeiStatus(status).code()) {

@@ -296,6 +296,17 @@ TEST_F(HttpServerTest, NamesATokenIdThatCannotBeDecoded) {
   EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], []]})")), HasSubstr("ids[1]: is empty"));
 }
 
+TEST_F(HttpServerTest, TellsAsTeiDoesThatThereAreNoInputs) {
+  for (const char* path : {"/embed", "/embed_all", "/tokenize"}) {
+    EXPECT_THAT(Ask(Post(path, R"({"inputs": []})")),
+                AllOf(HasSubstr(" 400 "), HasSubstr(R"("error_type":"Empty")"), HasSubstr("NO_INPUTS")))
+        << path;
+  }
+  EXPECT_THAT(Ask(Post("/decode", R"({"ids": []})")), AllOf(HasSubstr(" 400 "), HasSubstr(R"("error_type":"Empty")")));
+  EXPECT_THAT(Ask(Post("/embed", R"({"inputs": [""]})")),
+              AllOf(HasSubstr(" 422 "), HasSubstr(R"("error_type":"Validation")")));
+}
+
 TEST_F(HttpServerTest, TellsAsTeiDoesThatTheModelIsNotSparse) {
   EXPECT_THAT(Ask(Post("/embed_sparse", R"({"inputs": "a"})")),
               AllOf(HasSubstr(" 424 "), HasSubstr(R"("error_type":"Backend")"), HasSubstr("OUTPUT_NOT_AVAILABLE")));
