@@ -211,7 +211,7 @@ absl::Status ExtensionBesideAlias(std::string_view alias_field, std::string_view
                               std::string(profile), "\"; leave one of them out"));
 }
 
-absl::Status RequestTooLarge(int64_t bytes, int64_t limit) {
+absl::Status RequestTooLarge(uint64_t bytes, int64_t limit) {
   return Invalid("", "REQUEST_TOO_LARGE", absl::StrCat("the request has ", bytes, " bytes; the limit is ", limit));
 }
 

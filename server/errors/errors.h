@@ -75,7 +75,7 @@ absl::Status UnknownProfile(std::string_view field, std::string_view name, std::
 absl::Status ProfileDoesNotFit(std::string_view field, std::string_view name, const absl::Status& reason);
 // A request has both an alias and an extension.
 absl::Status ExtensionBesideAlias(std::string_view alias_field, std::string_view profile);
-absl::Status RequestTooLarge(int64_t bytes, int64_t limit);
+absl::Status RequestTooLarge(uint64_t bytes, int64_t limit);
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit);
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit);
 // `path` is that of the message with the field; empty for the request itself.

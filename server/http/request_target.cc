@@ -1,5 +1,7 @@
 #include "server/http/request_target.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 
 namespace longembed {
@@ -10,6 +12,19 @@ int HexDigit(char c) {
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
   return -1;
+}
+
+// Returns a target without the scheme and the host that it may begin with: "http://host/path" is what clients send to a
+// proxy, and every server must take it.
+std::string_view WithoutHost(std::string_view target) {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (!absl::EqualsIgnoreCase(std::string(target.substr(0, scheme.size())), std::string(scheme))) continue;
+    target.remove_prefix(scheme.size());
+    const size_t host = std::min(target.find('/'), target.size());
+    if (host == 0) return "";
+    return host == target.size() ? "/" : target.substr(host);
+  }
+  return target;
 }
 
 // Returns the parameter of the path if the path is that of the route, else nullopt.
@@ -23,7 +38,7 @@ std::optional<std::string> ParameterOf(const Route& route, const std::string& pa
 }  // namespace
 
 std::optional<std::string> PathOf(std::string_view target) {
-  target = target.substr(0, target.find_first_of("?#"));
+  target = WithoutHost(target.substr(0, target.find_first_of("?#")));
   if (target.empty() || target.front() != '/') return std::nullopt;
   std::string path;
   for (size_t i = 0; i < target.size(); ++i) {

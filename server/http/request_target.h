@@ -10,8 +10,8 @@
 
 namespace longembed {
 
-// Returns the percent-decoded path of a request's target, without what follows '?'. The text may be untrusted. Returns
-// nullopt if it is not a path or not properly encoded.
+// Returns the percent-decoded path of a request's target, without what follows '?'. The target may be a whole address,
+// "http://host/path". The text may be untrusted. Returns nullopt if it is neither, or not properly encoded.
 std::optional<std::string> PathOf(std::string_view target);
 
 struct Match {

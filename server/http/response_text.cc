@@ -36,7 +36,8 @@ std::string ResponseHeader(const ResponseHeaderFields& fields) {
   return text + "\r\n";
 }
 
-Operation::Headers RetryHeaders(const absl::Status& status) {
+Operation::Headers ErrorHeaders(const absl::Status& status) {
+  if (status.code() == absl::StatusCode::kUnauthenticated) return {{"WWW-Authenticate", "Bearer"}};
   const std::optional<absl::Duration> delay = RetryDelay(status);
   if (!delay.has_value()) return {};
   const int64_t seconds = absl::ToInt64Seconds(absl::Ceil(*delay, absl::Seconds(1)));

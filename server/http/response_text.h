@@ -24,9 +24,9 @@ struct ResponseHeaderFields {
 // Returns the status line and the header fields, with the empty line after them.
 std::string ResponseHeader(const ResponseHeaderFields& fields);
 
-// Returns Retry-After in whole seconds, and retry-after-ms, which OpenAI's clients read. Empty for errors without a
-// delay.
-Operation::Headers RetryHeaders(const absl::Status& status);
+// Returns the headers of an error: for a delay Retry-After in whole seconds, and retry-after-ms, which OpenAI's clients
+// read; for a 401 WWW-Authenticate, without which some clients report a broken answer instead of the error.
+Operation::Headers ErrorHeaders(const absl::Status& status);
 
 // Returns whether the type is "application/json" or "application/...+json", with or without parameters.
 bool IsJsonType(std::string_view content_type);

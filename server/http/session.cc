@@ -38,11 +38,14 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr uint32_t kMaxHeaderBytes = 16 << 10;
+// No route that is a GET needs a body. GET /health needs no key either, and is answered whatever the ledger holds.
+constexpr int64_t kMaxBodyBytesOfGet = 16 << 10;
 // A client is cut off if this many bytes of a body take longer than HttpTimes::header to arrive, or if it takes longer
 // than HttpTimes::stall to read this many bytes of an answer.
 constexpr size_t kStep = 16 << 10;
 constexpr size_t kBufferBytes = 64 << 10;
 constexpr char kJson[] = "application/json";
+constexpr char kAnyMethod[] = "GET, HEAD, POST, OPTIONS";  // Of the server as a whole.
 // The policy for pages: they load nothing from other sites, and no other page may frame them.
 constexpr char kContentPolicy[] =
     "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -172,6 +175,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   void ReadHeader() {
     state_ = State::kReading;
+    is_head_ = unread_ = false;
     parser_.emplace();
     parser_->header_limit(kMaxHeaderBytes);
     parser_->body_limit(std::numeric_limits<uint64_t>::max());  // The host has its own limit.
@@ -180,15 +184,10 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   }
   void OnHeader(error_code error, size_t) {
     if (state_ != State::kReading) return;
-    is_head_ = unread_ = false;
     if (error == http::error::header_limit) return Refuse(HeaderTooLarge(kMaxHeaderBytes));
     if (IsMalformed(error)) return Refuse(MalformedHttp(error.message()));
     if (error) return End();
-    // Beast takes a body of any other encoding for no body, and its bytes for the next request.
-    const std::string encoding = Text(parser_->get()[http::field::transfer_encoding]);
-    if (!encoding.empty() && !absl::EqualsIgnoreCase(encoding, "chunked")) {
-      return Refuse(MalformedHttp(absl::StrCat("Transfer-Encoding is \"", encoding, "\"; only chunked is taken")));
-    }
+    if (const absl::Status status = CheckTransferEncoding(); !status.ok()) return Refuse(status);
     const bool old =
         parser_->get().version() < 11;  // HTTP/1.0 handles keep-alive differently; clients use HTTP/1.1 since 1997.
     if (old || !parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.times.max_age)
@@ -196,11 +195,25 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     Dispatch();
   }
 
+  // Checks every Transfer-Encoding: Beast takes a body of any other encoding, an empty one included, for no body, and
+  // its bytes for the next request.
+  absl::Status CheckTransferEncoding() const {
+    const auto [first, last] = parser_->get().equal_range(http::field::transfer_encoding);
+    for (auto field = first; field != last; ++field) {
+      const std::string encoding = Text(field->value());
+      if (!absl::EqualsIgnoreCase(encoding, "chunked")) {
+        return MalformedHttp(absl::StrCat("Transfer-Encoding is \"", encoding, "\"; only chunked is taken"));
+      }
+    }
+    return absl::OkStatus();
+  }
+
   void Dispatch() {
     const auto& request = parser_->get();
     const http::verb verb = request.method();
     is_head_ = verb == http::verb::head;
     const bool is_get = is_head_ || verb == http::verb::get;
+    if (verb == http::verb::options && request.target() == "*") return Answer(204, "", {}, {{"Allow", kAnyMethod}});
     const std::optional<std::string> path = PathOf(std::string_view(request.target().data(), request.target().size()));
     if (!path.has_value()) return Refuse(MalformedHttp("its target is not a path"));
     Match match = FindRoute(context_.routes, *path, is_get);
@@ -228,22 +241,28 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
         [self = this->shared_from_this()](UnaryHost::Outcome outcome) { self->OnOutcome(std::move(outcome)); },
         std::move(dialect));
     step_at_ = 0;
+    max_body_bytes_ = context_.host.max_request_bytes;
+    if (route.is_get) max_body_bytes_ = std::min(max_body_bytes_, kMaxBodyBytesOfGet);
     const auto length = parser_->content_length();
-    if (!Receive(length ? static_cast<int64_t>(*length) : 0)) return;
-    if (absl::EqualsIgnoreCase(Text(parser_->get()[http::field::expect]), "100-continue")) return Continue();
+    if (!Receive(length ? *length : 0)) return;
+    const auto& request = parser_->get();
+    // A client of HTTP/1.0 would take "100 Continue" for its answer.
+    const bool waits =
+        request.version() >= 11 && absl::EqualsIgnoreCase(Text(request[http::field::expect]), "100-continue");
+    if (waits) return Continue();
     ReadBody();
   }
 
-  // Called when `bytes` bytes of the body have arrived or are announced. Returns false if the call has ended.
-  bool Receive(int64_t bytes) {
-    const int64_t most = context_.host.max_request_bytes;
+  // Called when `bytes` bytes of the body have arrived or are announced. Returns false if the call has ended. A client
+  // may announce any number of 64 bits: as a signed one, it could be negative.
+  bool Receive(uint64_t bytes) {
     unread_ = true;  // In case the request ends here.
     state_ = State::kServing;
-    if (bytes > most) {
-      host_->Abandon(RequestTooLarge(bytes, most));
+    if (bytes > static_cast<uint64_t>(max_body_bytes_)) {
+      host_->Abandon(RequestTooLarge(bytes, max_body_bytes_));
       return false;
     }
-    if (!host_->Receive(bytes)) return false;
+    if (!host_->Receive(static_cast<int64_t>(bytes))) return false;
     unread_ = false;
     state_ = State::kReading;
     return true;
@@ -299,7 +318,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (state_ != State::kReading) return;
     if (IsMalformed(error)) return Refuse(MalformedHttp(error.message()));
     if (error) return End();
-    if (!parser_->content_length() && !Receive(static_cast<int64_t>(parser_->get().body().size()))) return;
+    if (!parser_->content_length() && !Receive(parser_->get().body().size())) return;
     ReadBody();
   }
 
@@ -328,7 +347,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     last_request_ = last_request_ || unread_;
     if (outcome.status.ok()) return Write(200, kJson, ByteChain(outcome.answer), dialect_->headers());
     Dialect::Error error = dialect_->Describe(outcome.status);
-    Write(error.http_status, kJson, ByteChain(std::move(error.body)), RetryHeaders(outcome.status));
+    Write(error.http_status, kJson, ByteChain(std::move(error.body)), ErrorHeaders(outcome.status));
   }
 
   // --- Writing -------------------------------------------------------------------------------------------------------
@@ -452,7 +471,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     headers.emplace_back("Access-Control-Allow-Headers",
                          "authorization, content-type, x-api-key, x-request-timeout, *");
     headers.emplace_back("Access-Control-Expose-Headers", "retry-after, retry-after-ms");
-    headers.emplace_back("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS");
+    headers.emplace_back("Access-Control-Allow-Methods", kAnyMethod);
     headers.emplace_back("Vary", "Origin");
   }
 
@@ -471,6 +490,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   bool unread_ = false;  // The request was rejected before all of it was read.
   boost::beast::flat_buffer buffer_{kBufferBytes};
   std::optional<http::request_parser<http::string_body>> parser_;
+  int64_t max_body_bytes_ = 0;
   std::unique_ptr<UnaryHost> host_;
   const Dialect* dialect_ = nullptr;  // Owned by the host.
   std::string header_;

@@ -30,6 +30,11 @@ std::shared_ptr<ssl::context> Make(const Certificates& certificates) {
   if (!certificates.client_ca.empty()) {
     context->add_certificate_authority(buffer(certificates.client_ca));
     context->set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert);
+    // Without this id, OpenSSL fails the handshake of a client that resumes a session with a certificate.
+    static constexpr unsigned char kSessions[] = "longembed-http";
+    SSL_CTX_set_session_id_context(context->native_handle(), kSessions, sizeof(kSessions) - 1);
+    // As with gRPC, an authority need not be a root.
+    X509_STORE_set_flags(SSL_CTX_get_cert_store(context->native_handle()), X509_V_FLAG_PARTIAL_CHAIN);
   }
   return context;
 }

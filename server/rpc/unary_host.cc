@@ -31,7 +31,9 @@ absl::Status UnaryHost::TakeMemory(int64_t request_bytes) {
   if (message_ == nullptr) {
     RETURN_IF_ERROR(Admit());
   }
-  return method_.exempt ? absl::OkStatus() : message_->Hold(Memory::kRequests, request_bytes);
+  if (!method_.exempt) return message_->Hold(Memory::kRequests, request_bytes);
+  message_->Correct(Memory::kRequests, request_bytes);
+  return absl::OkStatus();
 }
 
 bool UnaryHost::Receive(int64_t bytes) {

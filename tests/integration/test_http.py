@@ -96,6 +96,9 @@ def test_a_prompt_beside_token_ids_is_refused(web, prompt):
     error = web.refused("/v1/embeddings", {"input": [TEXT, ids], "model": MODEL, **prompt}, 400)["error"]
     assert (error["code"], error["param"]) == ("MISPLACED_FIELD", field)
     close(web.ok("/v1/embeddings", {"input": ids, "prompt": ""})["data"][0]["embedding"], web.ok("/embed", {"inputs": ids})[0])
+    if field == "input_type":
+        error = web.refused("/v2/embed", {"texts": [TEXT, ids], "model": MODEL, "input_type": "search_query"}, 400)
+        assert (error["reason"], error["field"]) == ("MISPLACED_FIELD", field)
     if field == "prompt_name":
         error = web.refused("/embed", {"inputs": ids, **prompt}, 422)
         assert (error["reason"], error["field"]) == ("MISPLACED_FIELD", field)
@@ -187,6 +190,12 @@ def test_tei_info_is_tei_v1(web, tei):
     for name in ("model_id", "model_dtype", "max_input_length", "max_batch_tokens", "max_client_batch_size", "version"):
         assert info[name] == getattr(expected, name), name
     assert info["model_type"] == {"embedding": {"pooling": "mean"}}
+
+
+@pytest.mark.parametrize("path, body", [("/embed", {"inputs": []}), ("/embed_all", {"inputs": []}), ("/tokenize", {"inputs": []}), ("/decode", {"ids": []})])
+def test_tei_calls_an_empty_list_empty(web, path, body):
+    error = web.refused(path, body, 400)
+    assert (error["error_type"], error["reason"]) == ("Empty", "NO_INPUTS")
 
 
 def test_tei_sparse_needs_a_sparse_model(web):
@@ -297,6 +306,19 @@ def test_a_field_under_both_of_its_names_is_refused(web, body, field):
     assert error["message"] == f"{field}: appears twice in one object"
 
 
+@pytest.mark.parametrize("value", ["query", "", True], ids=repr)
+def test_the_values_of_an_enum_are_listed(web, value):
+    error = web.refused("/v1/embeddings", {"input": TEXT, "input_type": value}, 400)["error"]
+    assert error["param"] == "input_type" and "QUERY" in error["message"] and json.dumps(value) in error["message"], error
+
+
+def test_two_fields_of_which_at_most_one_may_be_set_are_named(web):
+    error = web.refused("/v1/embeddings", {"input": TEXT, "prompt_name": "query", "prompt": "query: "}, 400)["error"]
+    assert (error["param"], error["message"]) == ("prompt", "prompt: cannot be set beside prompt_name")
+    error = web.refused("/longembed/v1/embed", {"inputs": [{"text": TEXT, "token_ids": {"ids": [7]}}]}, 400)
+    assert error["message"] == "inputs[0].text: cannot be set beside token_ids"
+
+
 # --------------------------------------------------------------------------------------------------------- over every dialect
 
 
@@ -325,6 +347,7 @@ def test_an_extension_is_one_more_field(web, embed, pb, path):
         ("/v1/embeddings", {"input": ["x", LONG], "model": MODEL}, ("error", "param", "input[1]")),
         ("/embed", {"inputs": ["x", LONG]}, (None, "field", "inputs[1]")),
         ("/v2/embed", {"texts": [LONG], "model": MODEL, "truncate": "NONE"}, (None, "field", "texts[0]")),
+        ("/v2/embed", {"texts": LONG, "model": MODEL, "truncate": "NONE"}, (None, "field", "texts")),
     ],
 )
 def test_a_long_input_is_named_as_the_dialect_names_it(web, path, body, field):
@@ -454,12 +477,13 @@ def secured(tmp_path_factory, authority):
 
 def test_each_dialect_asks_for_a_key_in_its_form(secured, authority):
     web = Http(secured.http_port, tls_of(authority))
-    assert web.get("/health").status == 200
+    assert web.get("/health").status == web.get("/ping").status == 200
     for wrong, reason in (({}, "MISSING_API_KEY"), ({"authorization": "Bearer other"}, "UNKNOWN_API_KEY"), ({"x_api_key": "other"}, "UNKNOWN_API_KEY")):
         answers = {path: web.post(path, body(TEXT), **wrong) for path, body in ROUTES.items()}
         answers["/longembed/v1/embed"] = web.post("/longembed/v1/embed", {"inputs": [{"text": TEXT}]}, **wrong)
         answers |= {path: web.get(path, **wrong) for path in ("/v1/models", "/info", "/longembed/v1/models")}
         assert {answer.status for answer in answers.values()} == {401}, answers
+        assert {answer.headers["WWW-Authenticate"] for answer in answers.values()} == {"Bearer"}
         error = answers["/v1/embeddings"].json["error"]
         assert (error["type"], error["code"]) == ("authentication_error", reason)
         assert answers["/embed"].json["reason"] == reason and answers["/embed"].json["error"]
@@ -521,6 +545,51 @@ def test_the_certificate_identifies_the_client_as_in_grpc(tmp_path, authority, p
         assert names["Embed"] == names["openai.Embeddings"] and names["Embed"].startswith("certificate:")
     finally:
         assert running.stop() == 0
+
+
+def health_over(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> tuple[ssl.SSLSession, bool]:
+    """Asks for /health on a connection of its own. Returns the connection's session, and whether it resumed `session`."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as plain:
+        with context.wrap_socket(plain, server_hostname="localhost", session=session) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
+            return connection.session, connection.session_reused
+
+
+@pytest.fixture(scope="module")
+def mutual(tmp_path_factory, authority):
+    """Starts a server that wants certificates of the authority "middle", which is not a root. Returns it and middle."""
+    folder = tmp_path_factory.mktemp("http-mutual")
+    middle = Authority(folder, "middle", issuer=Authority(folder, "root"))
+    tls = f"tls: {{certificate: {authority.folder / 'server.pem'}, key: {authority.folder / 'server.key'}, client_ca: {middle.certificate}}}\n"
+    running = start_server(folder, [MODEL], extra=LISTENS + tls)
+    yield running, middle
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+def test_a_client_with_a_certificate_may_resume_its_session(mutual, authority, version):
+    """Node and Java do so on every connection but the first."""
+    server, middle = mutual
+    context = tls_of(authority)
+    context.load_cert_chain(*middle.issue("client"))
+    context.minimum_version = context.maximum_version = version
+    session, reused = health_over(server.http_port, context)
+    assert not reused
+    assert health_over(server.http_port, context, session)[1]
+
+
+def test_an_authority_of_clients_need_not_be_a_root(mutual, authority, pb):
+    server, middle = mutual
+    certificate, key = middle.issue("client")
+    context = tls_of(authority)
+    context.load_cert_chain(certificate, key)
+    assert health_over(server.http_port, context)
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key.read_bytes(), certificate.read_bytes())
+    with grpc.secure_channel(f"localhost:{server.port}", credentials) as channel:
+        pb[1].EmbeddingServiceStub(channel).Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text=TEXT)]))
+    with pytest.raises((ssl.SSLError, OSError)):
+        health_over(server.http_port, tls_of(authority, "client"))
 
 
 # ------------------------------------------------------------------------------------------------------------------------- drain

@@ -13,6 +13,7 @@ from google.protobuf.json_format import ParseDict
 from transformers import AutoModel, AutoModelForMaskedLM
 
 from generated_client import generate_tei_client
+from http_client import LISTENS, Http
 from running_server import BUILD, ROOT, start_server
 
 sys.path.insert(0, str(ROOT))
@@ -29,7 +30,7 @@ LONG = "one two three four five six seven eight nine ten eleven twelve"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, pb):
-    """Returns the stub, the channel, and the folder of each checkpoint."""
+    """Returns the stub, the channel, the folder of each checkpoint, and a client of the HTTP port."""
     checkpoints, exported = tmp_path_factory.mktemp("checkpoints"), tmp_path_factory.mktemp("models")
     folders = {
         "splade": tiny_sparse.save_splade("distilbert", checkpoints / "splade", "max", "relu"),
@@ -41,9 +42,9 @@ def served(tmp_path_factory, pb):
         patch.setattr(check, "lines", lambda lines=check.lines()[:3]: lines)
         for name, folder in folders.items():
             assert main([str(folder), "--out", str(exported / name)]) == 0
-    running = start_server(tmp_path_factory.mktemp("sparse"), list(folders), models_folder=exported, extra="tei: {model: splade}\n")
+    running = start_server(tmp_path_factory.mktemp("sparse"), list(folders), models_folder=exported, extra=f"{LISTENS}tei: {{model: splade}}\n")
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
-        yield pb[1].EmbeddingServiceStub(channel), channel, folders
+        yield pb[1].EmbeddingServiceStub(channel), channel, folders, Http(running.http_port)
     assert running.stop() == 0
 
 
@@ -147,6 +148,17 @@ def test_teis_embed_sparse_is_the_same(served, pb, tmp_path):
     with pytest.raises(grpc.RpcError) as refused:
         stub.Embed(tei_pb.EmbedRequest(inputs="x"))
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED and "dense vectors" in refused.value.details()
+
+
+@pytest.mark.parametrize("path", ["/", "/invocations"])
+def test_teis_other_paths_give_weights_where_the_model_gives_no_vectors(served, path):
+    web = served[3]
+    answers = zip(web.ok(path, {"inputs": TEXTS}), web.ok("/embed_sparse", {"inputs": TEXTS}), strict=True)
+    for found, expected in answers:  # A batch may change LibTorch's last bits.
+        assert [weight["index"] for weight in found] == [weight["index"] for weight in expected]
+        np.testing.assert_allclose([weight["value"] for weight in found], [weight["value"] for weight in expected], rtol=1e-5, atol=1e-6)
+    assert web.get("/info").json["model_type"] == {"embedding": {"pooling": "splade"}}
+    assert web.post("/embed", {"inputs": TEXTS}).status == 424
 
 
 def test_the_command_line_writes_indices_and_values(served, pb):

@@ -463,11 +463,15 @@ def fresh_call(address: str, pb, seconds: float, credentials=None, metadata=None
 class Authority:
     """A certificate authority, made with the openssl command."""
 
-    def __init__(self, folder: Path, name: str = "ca"):
+    def __init__(self, folder: Path, name: str = "ca", issuer: "Authority | None" = None):
+        """Without an issuer the authority is a root."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.name = folder, name
         self.certificate, self.key = folder / f"{name}.pem", folder / f"{name}.key"
-        self._openssl(self.key, self.certificate, name, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
+        signed = [] if issuer is None else ["-CA", str(issuer.certificate), "-CAkey", str(issuer.key)]
+        self._openssl(
+            self.key, self.certificate, name, *signed, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"
+        )
 
     def issue(self, name: str, days: int = 30) -> tuple[Path, Path]:
         """Returns a certificate and a key for a server or client named `name` on the loopback address. Each has a new serial number."""

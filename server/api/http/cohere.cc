@@ -75,7 +75,14 @@ class CohereEmbed final : public JsonDialect {
 
   Error Describe(const absl::Status& status) const override {
     const absl::Status renamed = RenameField(status, "options.dimensions", "output_dimension");
-    return {HttpStatusOf(status), JsonText(ErrorObject(InDialect(renamed, "texts", false), {}))};
+    return {HttpStatusOf(status), JsonText(ErrorObject(InDialect(renamed, "texts", is_single_), {}))};
+  }
+
+  // Each float, of four bytes on the wire, is written in up to six types. The answer repeats the texts, which take no
+  // more than they took in the request.
+  int64_t MostSerializedBytes(int64_t wire_bytes) const override {
+    constexpr int64_t kRest = 512;
+    return 8 * wire_bytes + body_bytes() + kRest;
   }
 
  private:
@@ -83,13 +90,17 @@ class CohereEmbed final : public JsonDialect {
     auto& request = static_cast<v1::EmbedRequest&>(message);
     v1::EmbedOptions& options = *request.mutable_options();
     JsonFields fields(body);
-    RETURN_IF_ERROR(InputReader("texts", request).Read(fields.Take("texts")));
+    InputReader inputs("texts", request);
+    const absl::Status read = inputs.Read(fields.Take("texts"));
+    is_single_ = inputs.is_single();
+    RETURN_IF_ERROR(read);
     RETURN_IF_ERROR(ReadOptions(fields, options));
     RETURN_IF_ERROR(ReadInputType(fields, options));
     RETURN_IF_ERROR(ReadTypes(fields.Take("embedding_types")));
     RETURN_IF_ERROR(ReadPriority(fields, options));
     RETURN_IF_ERROR(fields.TakeOptions({"extension", "normalize", "force_dimensions"}, options));
     RETURN_IF_ERROR(fields.CheckAllTaken());
+    if (options.has_input_type()) RETURN_IF_ERROR(CheckPromptHasTexts(request, "input_type"));
     return CheckTokenIds(request, context_.models, context_.profiles);
   }
 
@@ -191,6 +202,7 @@ class CohereEmbed final : public JsonDialect {
   }
 
   const LongembedContext& context_;
+  bool is_single_ = false;
   std::vector<const EmbeddingType*> types_;
 };
 

@@ -119,7 +119,8 @@ REQUESTS = {
             "texts": inputs("A text, several texts, or token ids."),
             "model": text("The name of a model or an alias. May be left out if the server has exactly one model."),
             "input_type": choice(
-                "search_query and search_document choose the model's QUERY and DOCUMENT prompts, if it has them. The other values choose no prompt of their own.",
+                "search_query and search_document choose the model's QUERY and DOCUMENT prompts, if it has them; then token ids, which hold their prompt already, are "
+                "refused. The other values choose no prompt of their own.",
                 ["search_query", "search_document", "classification", "clustering"],
             ),
             "embedding_types": items(
@@ -131,8 +132,13 @@ REQUESTS = {
             "truncate": choice("Which end of an input with too many tokens is cut away; NONE refuses it.", ["NONE", "START", "END"], default="END"),
             "output_dimension": dimensions(),
             "max_tokens": count("The most tokens of an input, special tokens and prompt included. Absent: no limit other than the capacity.", minimum=1),
+            "priority": {
+                "description": "0 is INTERACTIVE. From 1 on it is BULK, which runs only while no interactive work waits.",
+                "anyOf": [{"type": "integer", "minimum": 0, "maximum": 999}, {"type": "string", "enum": ["INTERACTIVE", "BULK"]}],
+                "default": 0,
+            },
         },
-        "options": ["extension", "normalize", "force_dimensions", "priority"],
+        "options": ["extension", "normalize", "force_dimensions"],
     },
 }
 
@@ -174,7 +180,7 @@ ANSWERS = {
         "model_id": text(),
         "model_sha": {"type": "null"},
         "model_dtype": text("Such as float32."),
-        "model_type": record({"embedding": record({"pooling": choice("", ["cls", "last_token", "mean"])})}),
+        "model_type": record({"embedding": record({"pooling": choice("", ["cls", "last_token", "mean", "splade"])})}),
         "max_concurrent_requests": {"type": "null"},
         "max_input_length": count("The most tokens of an input."),
         "max_batch_tokens": count(),
@@ -212,7 +218,7 @@ ANSWERS = {
 }
 ANSWERS["OpenAIError"]["properties"]["error"]["properties"]["type"] = choice(
     "", ["authentication_error", "invalid_request_error", "rate_limit_error", "server_error"])
-ANSWERS["TeiError"]["properties"]["error_type"] = choice("", ["Backend", "Overloaded", "Unhealthy", "Validation"])
+ANSWERS["TeiError"]["properties"]["error_type"] = choice("", ["Backend", "Empty", "Overloaded", "Unhealthy", "Validation"])
 
 # One API: its name, the schema of its errors, and its routes. A route has its method, path, operation, description, request, answer and an example.
 NILE = "The Nile is about 6,650 km long."
@@ -234,8 +240,8 @@ APIS = [
         "error": "TeiError",
         "routes": [
             ("post", "/embed", "teiEmbed", "Embed texts, with one vector per text", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
-            ("post", "/", "teiRoot", "The same, for clients that are given no path", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
-            ("post", "/invocations", "teiInvocations", "The same, where SageMaker's clients look for it", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
+            ("post", "/", "teiRoot", "The same, for clients that are given no path; of a SPLADE model as /embed_sparse", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
+            ("post", "/invocations", "teiInvocations", "The same, where SageMaker's clients look for it; of a SPLADE model as /embed_sparse", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
             ("post", "/embed_all", "teiEmbedAll", "Embed texts, with one vector per token", "TeiEmbedAllRequest", "TeiTokenVectors", {"inputs": NILE}),
             ("post", "/embed_sparse", "teiEmbedSparse", "Embed texts as sparse vectors", "TeiEmbedSparseRequest", "TeiSparseVectors", {"inputs": NILE}),
             ("post", "/tokenize", "teiTokenize", "Split texts into tokens", "TeiTokenizeRequest", "TeiTokens", {"inputs": NILE}),
@@ -272,6 +278,9 @@ APIS = [
         "description": "For probes and load balancers.",
         "error": "HealthError",
         "open": True,
-        "routes": [("get", "/health", "health", "Report whether the server is serving: 503 while it starts, drains, or cannot encode", None, "Healthy", None)],
+        "routes": [
+            ("get", "/health", "health", "Report whether the server is serving: 503 while it drains or cannot encode, no answer while models load", None, "Healthy", None),
+            ("get", "/ping", "ping", "The same, where SageMaker looks for it", None, "Healthy", None),
+        ],
     },
 ]

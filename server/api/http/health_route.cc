@@ -45,13 +45,16 @@ class HealthJson final : public JsonDialect {
 }  // namespace
 
 std::vector<Route> HealthRoutes(const Health& health) {
-  ApiMethod check = MakeMethod<CheckHealth>("http.Health", health);
-  check.exempt = true;
-  return {{.is_get = true,
-           .path = "/health",
-           .method = std::move(check),
-           .needs_key = false,
-           .dialect = [](const std::string&) { return std::make_unique<HealthJson>(); }}};
+  const auto check = [&health](const char* path) -> Route {
+    ApiMethod method = MakeMethod<CheckHealth>("http.Health", health);
+    method.exempt = true;
+    return {.is_get = true,
+            .path = path,
+            .method = std::move(method),
+            .needs_key = false,
+            .dialect = [](const std::string&) { return std::make_unique<HealthJson>(); }};
+  };
+  return {check("/health"), check("/ping")};  // SageMaker sends requests to /invocations only if /ping answers.
 }
 
 }  // namespace longembed

@@ -9,7 +9,7 @@
 
 namespace longembed {
 
-// Serves GET /health: 200, or 503 while the server starts, drains, or cannot encode. No API key is required. `health`
+// Serves GET /health and /ping: 200, or 503 while the server drains or cannot encode. No API key is required. `health`
 // must outlive the routes.
 std::vector<Route> HealthRoutes(const Health& health);
 

@@ -29,6 +29,7 @@ int64_t JsonDialect::ParsingBytes(const grpc::ByteBuffer& bytes) const {
 absl::Status JsonDialect::Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) {
   const auto size = static_cast<int64_t>(bytes.Length());
   if (size > max_bytes) return RequestTooLarge(size, max_bytes);
+  body_bytes_ = size;
   if (size == 0) return Read(nlohmann::json::object(), message);
   grpc::Slice held;
   const absl::StatusOr<nlohmann::json> body = ParseJson(TextOf(bytes, held));

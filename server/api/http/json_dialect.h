@@ -20,6 +20,8 @@ class JsonDialect : public Dialect {
                          int64_t max_bytes, grpc::ByteBuffer& bytes) final;
 
  protected:
+  // Returns the size of the request's body. REQUIRES: Parse was called.
+  int64_t body_bytes() const { return body_bytes_; }
   // Reads the request. `body` is an empty object if the request has no body.
   virtual absl::Status Read(const nlohmann::json& body, google::protobuf::Message& message) = 0;
   // Appends the answer to `request` to `text`.
@@ -29,6 +31,7 @@ class JsonDialect : public Dialect {
   virtual Operation::Headers HeadersFor(const google::protobuf::Message&) const { return {}; }
 
  private:
+  int64_t body_bytes_ = 0;
   Operation::Headers headers_;
 };
 

@@ -6,7 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/errors/errors.h"
 #include "server/rpc/wire.h"
 #include "system/return_if_error.h"
@@ -15,6 +17,7 @@ namespace longembed {
 namespace {
 
 using google::protobuf::Descriptor;
+using google::protobuf::EnumDescriptor;
 using google::protobuf::FieldDescriptor;
 using nlohmann::json;
 
@@ -33,6 +36,22 @@ const char* ExpectedOf(const FieldDescriptor& field) {
   return field.type() == FieldDescriptor::TYPE_MESSAGE ? "an object" : field.cpp_type_name();
 }
 
+std::vector<std::string> ValueNames(const EnumDescriptor& type) {
+  std::vector<std::string> names;
+  for (int i = 0; i < type.value_count(); ++i) names.push_back(type.value(i)->name());
+  return names;
+}
+
+// Checks the name of an enum's value. Numbers, also as strings, are left to protobuf's reader, whose own error would
+// not list the names.
+absl::Status CheckName(const json& value, const EnumDescriptor& type, const std::string& path) {
+  int number = 0;
+  const std::string name = value.is_string() ? value.get<std::string>() : "";
+  const bool is_number = value.is_number() || absl::SimpleAtoi(name, &number);
+  if (is_number || type.FindValueByName(name) != nullptr) return absl::OkStatus();
+  return WrongJsonType(path, absl::StrCat("one of ", absl::StrJoin(ValueNames(type), ", ")), value.dump());
+}
+
 absl::Status CheckFields(const json& object, const Descriptor& type, const std::string& path);
 
 // Checks one value of a field, or one element of a repeated field.
@@ -42,7 +61,8 @@ absl::Status CheckValue(const json& value, const FieldDescriptor& field, const s
   // Well-known types, such as Duration, have a JSON form of their own.
   if (is_message && field.message_type()->file()->package() == "google.protobuf") return absl::OkStatus();
   if (is_message) return CheckFields(value, *field.message_type(), path);
-  return value.is_structured() ? WrongJsonType(path, ExpectedOf(field), value.type_name()) : absl::OkStatus();
+  if (value.is_structured()) return WrongJsonType(path, ExpectedOf(field), value.type_name());
+  return field.enum_type() == nullptr ? absl::OkStatus() : CheckName(value, *field.enum_type(), path);
 }
 
 absl::Status CheckField(const json& value, const FieldDescriptor& field, const std::string& path) {
@@ -60,6 +80,19 @@ absl::Status CheckField(const json& value, const FieldDescriptor& field, const s
   return absl::OkStatus();
 }
 
+// Returns the name of another field of the same oneof that the object sets; empty if there is none.
+std::string OtherOfOneof(const json& object, const FieldDescriptor& field) {
+  const google::protobuf::OneofDescriptor* const oneof = field.real_containing_oneof();
+  for (int i = 0; oneof != nullptr && i < oneof->field_count(); ++i) {
+    if (oneof->field(i) == &field) continue;
+    for (const std::string& name : {oneof->field(i)->name(), oneof->field(i)->camelcase_name()}) {
+      const auto found = object.find(name);
+      if (found != object.end() && !found->is_null()) return name;
+    }
+  }
+  return "";
+}
+
 absl::Status CheckFields(const json& object, const Descriptor& type, const std::string& path) {
   if (!object.is_object()) return WrongJsonType(path, "an object", object.type_name());
   for (const auto& [key, value] : object.items()) {
@@ -68,6 +101,9 @@ absl::Status CheckFields(const json& object, const Descriptor& type, const std::
     if (field == nullptr) return UnknownField(here, FieldNames(type));
     // Protobuf's reader would drop one of "max_tokens" and "maxTokens".
     if (key != field->name() && object.contains(field->name())) return DuplicateField(here);
+    // Protobuf's reader would not name the field.
+    const std::string other = value.is_null() ? "" : OtherOfOneof(object, *field);
+    if (!other.empty()) return WrongJsonValue(here, absl::StrCat("cannot be set beside ", other));
     RETURN_IF_ERROR(CheckField(value, *field, here));
   }
   return absl::OkStatus();

@@ -223,8 +223,8 @@ def error_responses() -> dict:
     responses = {}
     for api in dialects.APIS:
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{api['error']}"}}}
-        bad = "422 (TEI's, for an invalid request), 424 (the model cannot do this, or the encoder failed)" if api["name"] == "TEI" else "400 (an invalid request)"
-        also = f"{bad}, 401 (no key, or an unknown one), 404, 405, 408, 413, 415, 431, 499, 500, 501, 503 (starting or draining), 504 (too late)"
+        bad = "400 (an empty list of inputs), 422 (TEI's, for any other invalid request), 424 (the model cannot do this, or the encoder failed)" if api["name"] == "TEI" else "400 (an invalid request)"
+        also = f"{bad}, 401 (no key, or an unknown one), 404, 405, 408, 413, 415, 431, 499, 500, 501, 503 (draining, or unable to encode), 504 (too late)"
         responses[api["error"]] = {"description": "503." if api.get("open") else f"Any other error: {also}.", "content": content}
         if not api.get("open"):
             said = "Overload: the server has too much waiting work to answer this request in time, or a limit is reached."

@@ -9,8 +9,8 @@
 
 namespace longembed {
 
-// Returns the routes of OpenAI, Cohere and longembed.v1, those of TEI if tei.v1 is served, /health, and the server's
-// own pages (pages.h). All arguments must outlive the routes.
+// Returns the routes of OpenAI, Cohere and longembed.v1, those of TEI if tei.v1 is served, /health and /ping, and the
+// server's own pages (pages.h). All arguments must outlive the routes.
 Routes MakeRoutes(const Apis& apis, const HttpConfig& config, const Health& health);
 
 }  // namespace longembed

@@ -26,6 +26,7 @@ using nlohmann::json;
 std::pair<const char*, int> KindOf(const absl::Status& status) {
   constexpr int kBadRequest = 400, kUnprocessable = 422, kTooLarge = 413, kBackend = 424;
   const std::string reason = ErrorReason(status);
+  if (reason == "NO_INPUTS") return {"Empty", kBadRequest};
   if (reason == "TOO_MANY_INPUTS") return {"Validation", kTooLarge};
   if (reason == "OUTPUT_NOT_AVAILABLE") return {"Backend", kBackend};
   switch (ToTeiStatus(status).code()) {
@@ -40,6 +41,12 @@ std::pair<const char*, int> KindOf(const absl::Status& status) {
     default:
       return {"Backend", HttpStatusOf(status)};
   }
+}
+
+// Returns whether the model gives weights of vocabulary entries and no vectors. TEI calls that the pooling "splade".
+bool IsSplade(const TeiContext& tei) {
+  const ModelManifest& manifest = tei.model.model().manifest;
+  return manifest.pooling == Pooling::kNone && manifest.sparse_head != SparseHeadKind::kNone;
 }
 
 class TeiDialect : public JsonDialect {
@@ -73,6 +80,11 @@ class TeiVectors : public TeiDialect {
 
   TeiVectors(const LongembedContext& context, const TeiContext& tei, const Form& form)
       : TeiDialect(tei), context_(context), form_(form) {}
+
+  // A weight has two names and two numbers in JSON, and about six bytes on the wire.
+  int64_t MostSerializedBytes(int64_t wire_bytes) const override {
+    return form_.output == v1::EmbedOptions::SPARSE ? 8 * wire_bytes : TeiDialect::MostSerializedBytes(wire_bytes);
+  }
 
  private:
   absl::Status Read(const json& body, Message& message) override {
@@ -199,6 +211,9 @@ class TeiTokens final : public TeiDialect {
  public:
   using TeiDialect::TeiDialect;
 
+  // A token has five names in JSON, and eleven bytes or more on the wire.
+  int64_t MostSerializedBytes(int64_t wire_bytes) const override { return 8 * wire_bytes; }
+
  private:
   absl::Status Read(const json& body, Message& message) override {
     auto& request = static_cast<v1::TokenizeRequest&>(message);
@@ -302,7 +317,8 @@ class TeiInformation final : public TeiDialect {
   void Write(const Message&, const Message& message, std::string& text) const override {
     const auto& info = static_cast<const tei::v1::InfoResponse&>(message);
     const Pooling pooling = tei_.model.model().manifest.pooling;
-    const char* const name = pooling == Pooling::kCls ? "cls" : pooling == Pooling::kLast ? "last_token" : "mean";
+    const char* const of_vectors = pooling == Pooling::kCls ? "cls" : pooling == Pooling::kLast ? "last_token" : "mean";
+    const char* const name = IsSplade(tei_) ? "splade" : of_vectors;
     const json information{{"model_id", info.model_id()},
                            {"model_sha", nullptr},
                            {"model_dtype", info.model_dtype()},
@@ -333,6 +349,11 @@ std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& 
     return vectors(path, Named("tei.http.Embed", EmbedMethod(context)),
                    {.takes_normalize = true, .append = &AppendOne});
   };
+  const auto sparse = [&](const char* path) {
+    return vectors(path, Named("tei.http.EmbedSparse", EmbedMethod(context)),
+                   {.output = v1::EmbedOptions::SPARSE, .append = &AppendSparse});
+  };
+  const auto usual = [&](const char* path) { return IsSplade(tei) ? sparse(path) : embed(path); };
   const auto other = [&tei]<typename Kind>(const char* path, ApiMethod method, bool is_get) -> Route {
     return {.is_get = is_get, .path = path, .method = std::move(method), .dialect = [&tei](const std::string&) {
               return std::make_unique<Kind>(tei);
@@ -340,11 +361,10 @@ std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& 
   };
   return {
       embed("/embed"),
-      embed("/"),             // For Hugging Face's InferenceClient, if it is given the server's address alone.
-      embed("/invocations"),  // For SageMaker.
+      usual("/"),             // For Hugging Face's InferenceClient, if it is given the server's address alone.
+      usual("/invocations"),  // For SageMaker.
       vectors("/embed_all", Named("tei.http.EmbedAll", EmbedEveryTokenMethod(context)), {.append = &AppendAll}),
-      vectors("/embed_sparse", Named("tei.http.EmbedSparse", EmbedMethod(context)),
-              {.output = v1::EmbedOptions::SPARSE, .append = &AppendSparse}),
+      sparse("/embed_sparse"),
       other.operator()<TeiTokens>("/tokenize", Named("tei.http.Tokenize", TokenizeMethod(context)), false),
       other.operator()<TeiDecoded>("/decode", TeiDecodeInputsMethod("tei.http.Decode", tei), false),
       other.operator()<TeiInformation>("/info", Named("tei.http.Info", TeiInfoMethod(tei)), true),

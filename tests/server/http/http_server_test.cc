@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/api/http/routes.h"
+#include "server/http/byte_chain.h"
 #include "tests/server/api/service_test.h"
 #include "tests/server/http/raw_connection.h"
 
@@ -165,6 +166,13 @@ TEST_F(HttpServerTest, NamesTheMethodsOfAPath) {
   EXPECT_THAT(Ask(Get("/v1/embeddings", "DELETE")), AllOf(HasSubstr(" 405 "), HasSubstr("METHOD_NOT_ALLOWED")));
   EXPECT_THAT(Ask(Get("/v1/embedding")), AllOf(HasSubstr(" 404 "), HasSubstr("UNKNOWN_PATH")));
   EXPECT_THAT(Ask(Get("/v1/models/")), HasSubstr(" 404 "));
+  EXPECT_THAT(Ask(Get("*", "OPTIONS")), AllOf(HasSubstr(" 204 "), HasSubstr("Allow: GET, HEAD, POST, OPTIONS\r\n")));
+  EXPECT_THAT(Ask(Get("*")), AllOf(HasSubstr(" 400 "), HasSubstr("MALFORMED_HTTP")));
+}
+
+TEST_F(HttpServerTest, TakesWholeAddresses) {
+  EXPECT_THAT(Ask(Get("http://127.0.0.1/v1/models?x=1")), HasSubstr(" 200 "));
+  EXPECT_THAT(Ask(Post("http://x:80/v1/embeddings", kHello)), HasSubstr(" 200 "));
 }
 
 TEST_F(HttpServerTest, CrossOriginIsOffUnlessAskedFor) {
@@ -193,6 +201,33 @@ TEST_F(HttpServerTest, RefusesABodyThatIsTooLargeBeforeItIsSent) {
                                                HasSubstr("Connection: close")));
 }
 
+// As signed numbers these lengths would be negative, and so would the bytes on the ledger.
+TEST_F(HttpServerTest, RefusesLengthsBeyondTheSignedNumbers) {
+  for (const char* length : {"9223372036854775808", "18446744073709551615"}) {
+    RawConnection connection(http_->port());
+    connection.Send(absl::StrCat(
+        "POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: ", length, "\r\n\r\n"));
+    EXPECT_THAT(connection.ReadResponse(),
+                AllOf(HasSubstr(" 413 "), HasSubstr(absl::StrCat("has ", length, " bytes; the limit is 65536"))));
+    EXPECT_GE(server_.ledger().bytes(), 0);
+  }
+}
+
+// No ledger bounds the bodies of health checks, which need no key.
+TEST_F(HttpServerTest, RefusesALargeBodyOfAGet) {
+  for (const char* path : {"/health", "/v1/models", "/info", "/longembed/v1/models/fake"}) {
+    const std::string head = absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: x\r\n");
+    EXPECT_THAT(Ask(absl::StrCat(head, "Content-Length: 16385\r\n\r\n")),
+                AllOf(HasSubstr(" 413 "), HasSubstr("has 16385 bytes; the limit is 16384")))
+        << path;
+    const std::string chunk = absl::StrCat("4000\r\n", std::string(0x4000, ' '), "\r\n");
+    EXPECT_THAT(Ask(absl::StrCat(head, "Transfer-Encoding: chunked\r\n\r\n", chunk, chunk)),
+                AllOf(HasSubstr(" 413 "), HasSubstr("the limit is 16384")))
+        << path;
+    EXPECT_THAT(Ask(absl::StrCat(head, "Content-Length: 2\r\n\r\n{}")), HasSubstr(" 200 ")) << path;
+  }
+}
+
 TEST_F(HttpServerTest, RefusesChunksThatBecomeTooLarge) {
   RawConnection connection(http_->port());
   connection.Send(
@@ -215,7 +250,8 @@ TEST_F(HttpServerTest, RefusesBodiesThatAreNotChunks) {
   EXPECT_THAT(Ask(absl::StrCat(head, "chunked\r\n\r\nzz\r\n", kHello)),
               AllOf(HasSubstr(" 400 "), HasSubstr("MALFORMED_HTTP"), HasSubstr("Connection: close")));
   // The bytes of the body must not be taken for another request.
-  for (const char* encoding : {"gzip", "gzip, chunked", "chunked, gzip", "xchunked", "identity"}) {
+  for (const char* encoding : {"gzip", "gzip, chunked", "chunked, gzip", "xchunked", "identity", "",
+                               "\r\nTransfer-Encoding: gzip", "\r\nTransfer-Encoding: chunked"}) {
     EXPECT_THAT(Ask(absl::StrCat(head, encoding, "\r\n\r\n", Get("/health"))),
                 AllOf(HasSubstr(" 400 "), HasSubstr("only chunked is taken"), HasSubstr("Connection: close")))
         << encoding;
@@ -230,6 +266,13 @@ TEST_F(HttpServerTest, ContinuesWhereTheClientWaitsForIt) {
   EXPECT_EQ(connection.ReadHeader(), "HTTP/1.1 100 Continue\r\n\r\n");
   connection.Send(kHello);
   EXPECT_THAT(connection.ReadResponse(), HasSubstr(" 200 "));
+}
+
+TEST_F(HttpServerTest, SendsNoContinueToHttp10) {
+  const std::string request = absl::StrCat(
+      "POST /v1/embeddings HTTP/1.0\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: ",
+      std::string(kHello).size(), "\r\n\r\n", kHello);
+  EXPECT_THAT(Ask(request), StartsWith("HTTP/1.1 200 "));
 }
 
 TEST_F(HttpServerTest, RefusesWhatIsNotHttp) {
@@ -268,6 +311,26 @@ TEST_F(HttpServerTest, RefusesWhatTheReaderOfProtobufWouldDrop) {
   EXPECT_THAT(Ask(Post(path, twice)), AllOf(HasSubstr(" 400 "), HasSubstr("partialResults: appears twice")));
 }
 
+TEST_F(HttpServerTest, ListsTheValuesOfAnEnum) {
+  for (const char* value : {R"("bulk")", R"("LOW")", "true", R"("")"}) {
+    EXPECT_THAT(Ask(Post("/embed", absl::StrCat(R"({"inputs": "a", "priority": )", value, "}"))),
+                AllOf(HasSubstr(" 422 "), HasSubstr("priority: must be one of INTERACTIVE, BULK; it is "),
+                      HasSubstr(R"("field":"priority")")));
+  }
+  for (const char* value : {R"("BULK")", "1", R"("1")", "null"}) {
+    EXPECT_THAT(Ask(Post("/embed", absl::StrCat(R"({"inputs": "a", "priority": )", value, "}"))), HasSubstr(" 200 "));
+  }
+}
+
+TEST_F(HttpServerTest, NamesTwoFieldsOfWhichAtMostOneMayBeSet) {
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": "a", "prompt_name": "query", "prompt": "b"})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("prompt: cannot be set beside prompt_name"),
+                    HasSubstr(R"("param":"prompt")")));
+  EXPECT_THAT(Ask(Post("/longembed/v1/embed", R"({"inputs": [{"text": "a"}, {"text": "a", "tokenIds": {}}]})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("inputs[1].text: cannot be set beside tokenIds")));
+  EXPECT_THAT(Ask(Post("/longembed/v1/embed", R"({"inputs": [{"text": "a", "tokenIds": null}]})")), HasSubstr(" 200 "));
+}
+
 TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2]})")), HasSubstr(" 200 "));
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[50, 2]]})")),
@@ -276,6 +339,8 @@ TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", many)), AllOf(HasSubstr(" 400 "), HasSubstr(R"("param":"input[0]")")));
   const std::string unknown = R"({"inputs": [1, 100, 2]})";
   EXPECT_THAT(Ask(Post("/embed", unknown)), AllOf(HasSubstr(" 422 "), HasSubstr(R"("field":"inputs[1]")")));
+  EXPECT_THAT(Ask(Post("/v2/embed", R"({"texts": [50, 2]})")), HasSubstr(R"("field":"texts")"));
+  EXPECT_THAT(Ask(Post("/v2/embed", R"({"texts": [1, 100, 2]})")), HasSubstr(R"("field":"texts[1]")"));
 }
 
 TEST_F(HttpServerTest, NamesATokenIdThatCannotBeDecoded) {
@@ -283,6 +348,17 @@ TEST_F(HttpServerTest, NamesATokenIdThatCannotBeDecoded) {
               AllOf(HasSubstr(" 422 "), HasSubstr("ids: no token has id 100"), HasSubstr("TOKEN_ID_OUT_OF_RANGE")));
   EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], [100]]})")), HasSubstr("ids[1]: no token has id 100"));
   EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], []]})")), HasSubstr("ids[1]: is empty"));
+}
+
+TEST_F(HttpServerTest, TellsAsTeiDoesThatThereAreNoInputs) {
+  for (const char* path : {"/embed", "/embed_all", "/tokenize"}) {
+    EXPECT_THAT(Ask(Post(path, R"({"inputs": []})")),
+                AllOf(HasSubstr(" 400 "), HasSubstr(R"("error_type":"Empty")"), HasSubstr("NO_INPUTS")))
+        << path;
+  }
+  EXPECT_THAT(Ask(Post("/decode", R"({"ids": []})")), AllOf(HasSubstr(" 400 "), HasSubstr(R"("error_type":"Empty")")));
+  EXPECT_THAT(Ask(Post("/embed", R"({"inputs": [""]})")),
+              AllOf(HasSubstr(" 422 "), HasSubstr(R"("error_type":"Validation")")));
 }
 
 TEST_F(HttpServerTest, TellsAsTeiDoesThatTheModelIsNotSparse) {
@@ -294,6 +370,9 @@ TEST_F(HttpServerTest, RefusesAPromptBesideTokenIds) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[1, 50, 2], "a"], "prompt": "b"})")),
               AllOf(HasSubstr(" 400 "), HasSubstr("MISPLACED_FIELD"), HasSubstr(R"("param":"prompt")")));
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2], "prompt": ""})")), HasSubstr(" 200 "));
+  EXPECT_THAT(Ask(Post("/v2/embed", R"({"texts": [[1, 50, 2]], "input_type": "search_query"})")),
+              AllOf(HasSubstr(" 400 "), HasSubstr("MISPLACED_FIELD"), HasSubstr(R"("field":"input_type")")));
+  EXPECT_THAT(Ask(Post("/v2/embed", R"({"texts": [[1, 50, 2]], "input_type": "clustering"})")), HasSubstr(" 200 "));
 }
 
 TEST_F(HttpServerTest, RefusesTwoLengths) {
@@ -314,6 +393,14 @@ TEST_F(HttpServerTest, AnswersTheFirstOfTwoRequestsAtOnceAndCloses) {
 
 TEST_F(HttpServerTest, GivesUpOnAHeaderThatDoesNotArrive) {
   RawConnection connection(http_->port());
+  connection.Send("POST /v1/embeddings HTTP/1.1\r\n");
+  EXPECT_THAT(connection.ReadResponse(), AllOf(HasSubstr(" 408 "), HasSubstr("REQUEST_TOO_SLOW")));
+}
+
+TEST_F(HttpServerTest, TheAnswerToAHeaderThatDoesNotArriveHasABodyEvenAfterAHead) {
+  RawConnection connection(http_->port());
+  connection.Send(Get("/health", "HEAD"));
+  EXPECT_THAT(connection.ReadHeader(), HasSubstr(" 200 "));
   connection.Send("POST /v1/embeddings HTTP/1.1\r\n");
   EXPECT_THAT(connection.ReadResponse(), AllOf(HasSubstr(" 408 "), HasSubstr("REQUEST_TOO_SLOW")));
 }
@@ -354,6 +441,48 @@ TEST_F(HttpServerTest, ACallWhoseClientGoesAwayIsCancelled) {
   EXPECT_EQ(encoder_.given_up(), 1);
 }
 
+// Returns what a dialect writes, as a share of what it announces to the ledger.
+double ShareOfAnnounced(const Routes& routes, const std::string& path, const std::string& body,
+                        const google::protobuf::Message& response) {
+  constexpr int64_t kMost = 1 << 20;
+  const auto route = std::ranges::find(routes.calls, path, &Route::path);
+  const std::unique_ptr<Dialect> dialect = route->dialect("");
+  const std::unique_ptr<google::protobuf::Message> request(route->method.request->New());
+  grpc::ByteBuffer bytes;
+  EXPECT_EQ(dialect->Parse(ToBytes(body), kMost, *request), absl::OkStatus());
+  EXPECT_EQ(dialect->Serialize(*request, response, kMost, bytes), absl::OkStatus());
+  const auto announced = static_cast<double>(dialect->MostSerializedBytes(response.ByteSizeLong()));
+  return static_cast<double>(bytes.Length()) / announced;
+}
+
+TEST_F(HttpServerTest, NoAnswerIsLargerThanItsDialectAnnounces) {
+  const Routes routes = MakeRoutes(server_.apis(), config_.http, server_.health());
+  v1::EmbedResponse dense, sparse;
+  v1::Embedding &vector = *dense.add_results()->add_embeddings(), &weights = *sparse.add_results()->add_embeddings();
+  for (uint32_t i = 0; i < 300; ++i) {
+    vector.add_values(-1.2345678e-5f);
+    weights.mutable_indices()->add_ids(30000 + i);
+    weights.add_values(1.2345678e-5f);
+  }
+  const std::string text(5000, 'a');
+  const std::string types = R"("embedding_types": ["float", "int8", "uint8", "binary", "ubinary", "base64"])";
+  EXPECT_LE(ShareOfAnnounced(routes, "/v2/embed", absl::StrCat(R"({"texts": [")", text, R"("], )", types, "}"), dense),
+            1);
+  EXPECT_LE(ShareOfAnnounced(routes, "/v1/embeddings", R"({"input": "a"})", dense), 1);
+  EXPECT_LE(ShareOfAnnounced(routes, "/embed", R"({"inputs": "a"})", dense), 1);
+  EXPECT_LE(ShareOfAnnounced(routes, "/embed_sparse", R"({"inputs": "a"})", sparse), 1);
+  v1::TokenizeResponse tokens;
+  v1::TokenizedText& one = *tokens.add_results();
+  for (uint32_t i = 0; i < 100; ++i) {
+    v1::Token& token = *one.add_tokens();
+    token.set_id(5);
+    token.set_text("a");
+    token.mutable_range()->set_start(i);
+    token.mutable_range()->set_end(i + 1);
+  }
+  EXPECT_LE(ShareOfAnnounced(routes, "/tokenize", R"({"inputs": ")" + std::string(100, 'a') + R"("})", tokens), 1);
+}
+
 TEST_F(HttpServerTest, ATimeoutIsADeadline) {
   encoder_.CloseGate();
   EXPECT_THAT(Ask(Post("/v1/embeddings", kHello, "X-Request-Timeout: 0.1\r\n")),
@@ -385,9 +514,18 @@ TEST_F(HttpServerTest, OverloadSaysWhenToComeAgain) {
 }
 
 TEST_F(HttpServerTest, HealthFollowsTheServer) {
-  EXPECT_THAT(Ask(Get("/health")), HasSubstr(" 200 "));
+  for (const char* path : {"/health", "/ping"}) EXPECT_THAT(Ask(Get(path)), HasSubstr(" 200 ")) << path;
   server_.health().SetServing(false);
-  EXPECT_THAT(Ask(Get("/health")), AllOf(HasSubstr(" 503 "), HasSubstr("NOT_SERVING")));
+  for (const char* path : {"/health", "/ping"}) {
+    EXPECT_THAT(Ask(Get(path)), AllOf(HasSubstr(" 503 "), HasSubstr("NOT_SERVING"))) << path;
+  }
+}
+
+TEST_F(HttpServerTest, HealthIsAnsweredEvenIfTheLedgerHasNoRoom) {
+  const std::unique_ptr<Charge> others = server_.host().ledger.BeginMessage("another client");
+  others->Correct(Memory::kAnswers, 64 << 20);
+  EXPECT_THAT(Ask(Get("/v1/models")), HasSubstr(" 429 "));
+  EXPECT_THAT(Ask(Get("/health")), HasSubstr(" 200 "));
 }
 
 TEST_F(HttpServerTest, DrainsWhatHasBegunAndClosesWhatIsIdle) {

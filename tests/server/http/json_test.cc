@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "model/errors/errors.h"
+#include "server/errors/errors.h"
 #include "server/http/request_target.h"
 #include "server/http/response_text.h"
 
@@ -75,7 +76,19 @@ TEST(JsonTest, NumbersReadBackAsTheyWere) {
 TEST(RequestTargetTest, DecodesPathsAndRefusesInvalidOnes) {
   EXPECT_EQ(PathOf("/v1/models/a%3Ab?x=%zz"), "/v1/models/a:b");
   EXPECT_EQ(PathOf("/%41"), "/A");
-  for (const char* target : {"", "*", "v1", "http://host/v1", "/%", "/%4", "/%zz"}) {
+  for (const char* target : {"", "*", "v1", "/%", "/%4", "/%zz"}) {
+    EXPECT_EQ(PathOf(target), std::nullopt) << target;
+  }
+}
+
+// RFC 9112 demands that of every server: clients with a proxy send it.
+TEST(RequestTargetTest, TakesWholeAddresses) {
+  EXPECT_EQ(PathOf("http://host:8080/v1/models/a%3Ab?x=1"), "/v1/models/a:b");
+  EXPECT_EQ(PathOf("HTTPS://[::1]/v1"), "/v1");
+  for (const char* target : {"http://host", "http://host/", "http://host?x=/y", "http://host#/y"}) {
+    EXPECT_EQ(PathOf(target), "/") << target;
+  }
+  for (const char* target : {"http://", "http:///v1", "http:/v1", "ftp://host/v1", "host:443", "http://host/%"}) {
     EXPECT_EQ(PathOf(target), std::nullopt) << target;
   }
 }
@@ -87,6 +100,14 @@ TEST(ResponseTextTest, TellsJsonFromOtherTypes) {
   for (const char* type : {"", "text/json", "application/jsonx", "application/x-www-form-urlencoded"}) {
     EXPECT_FALSE(IsJsonType(type)) << type;
   }
+}
+
+TEST(ResponseTextTest, TellsWhenToComeAgainAndHowToAuthenticate) {
+  using Headers = Operation::Headers;
+  EXPECT_EQ(ErrorHeaders(TooManyConcurrentCalls(1, 1, absl::Milliseconds(1200))),
+            (Headers{{"Retry-After", "2"}, {"retry-after-ms", "1200"}}));
+  EXPECT_EQ(ErrorHeaders(MissingApiKey()), (Headers{{"WWW-Authenticate", "Bearer"}}));
+  EXPECT_EQ(ErrorHeaders(UnknownPath("/")), Headers());
 }
 
 TEST(ResponseTextTest, ReadsTimeouts) {

@@ -37,6 +37,18 @@ def test_examples_and_defaults_fit_their_schemas():
                     jsonschema.validate(schema["default"], schema)
 
 
+def test_cohere_priorities_may_be_numbers():
+    """Cohere's own API knows only numbers. A client that is generated from the document could not send them."""
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema, which openapi-spec-validator brings, is not installed")
+    document = json.loads((HTTP / "openapi.json").read_text(encoding="utf-8"))
+    priority = document["components"]["schemas"]["CohereEmbedRequest"]["properties"]["priority"]
+    for value in (0, 1, 999, "INTERACTIVE", "BULK"):
+        jsonschema.validate(value, priority)
+    for value in (-1, 1000, 0.5, "LOW"):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(value, priority)
+
+
 def test_page_fetches_nothing_from_elsewhere():
     page = (HTTP / "docs.html").read_text(encoding="utf-8")
     addresses = set(re.findall(r"https?://[^\s'\"<>)]+", page))

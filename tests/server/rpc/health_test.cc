@@ -54,6 +54,17 @@ TEST_F(HealthTest, AWatchIsToldOfChanges) {
   EXPECT_EQ(Next(*watch), HealthCheckResponse::NOT_SERVING);
 }
 
+TEST_F(HealthTest, ACheckIsAnsweredEvenIfTheLedgerHasNoRoom) {
+  server_.health().SetServing(true);
+  const std::unique_ptr<Charge> others = server_.host().ledger.BeginMessage("another client");
+  others->Correct(Memory::kAnswers, 64 << 20);
+  grpc::ClientContext context;
+  HealthCheckResponse response;
+  const grpc::Status status = stub_->Check(&context, HealthCheckRequest(), &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.status(), HealthCheckResponse::SERVING);
+}
+
 TEST_F(HealthTest, AServiceThatIsNotThereIsUnknown) {
   const auto watch = Open("nobody");
   EXPECT_EQ(Next(*watch), HealthCheckResponse::SERVICE_UNKNOWN);
