@@ -147,7 +147,8 @@ def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndar
         for answer in answers:
             if answer.error is not None:
                 raise answer.error.about(f"text {answer.id}")
-            rows[answer.id] = answer.vector if answer.scales is None else answer.float32()[0]
+            answer.vector  # noqa: B018  Raises if there is not exactly one vector.
+            rows[answer.id] = answer.float32()[0]
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
-from longembed import Options, Retriever, maxsim  # noqa: E402
-from longembed.retriever import BM25, Vectors  # noqa: E402
+from longembed import Embedding, Options, Retriever, maxsim  # noqa: E402
+from longembed.retriever import BM25, Vectors, embed_all  # noqa: E402
 from longembed.sentences import split  # noqa: E402
 
 TEXTS = {
@@ -138,6 +138,18 @@ def test_several_systems_are_fused_and_one_is_itself():
     expected = maxsim.fuse([one.scores(client, ["dogs bark"]), other.scores(client, ["dogs bark"])], [1, 3])
     np.testing.assert_allclose(retriever.scores(["dogs bark"]), expected)
     np.testing.assert_allclose(Retriever(client, [one]).scores(["dogs bark"]), one.scores(client, ["dogs bark"]))
+
+
+@pytest.mark.parametrize("encoding", ["FLOAT16", "BFLOAT16", "INT8", "BINARY"])
+def test_queries_of_every_encoding_are_scored_by_their_components(encoding):
+    [vector] = WordClient.vector("cats purr")[None]
+    packed = {"FLOAT16": vector.astype(np.float16), "BFLOAT16": vector, "INT8": np.rint(vector * 127).astype(np.int8), "BINARY": np.packbits(vector > 0.1)}
+    scales = np.array([1 / 127], np.float32) if encoding == "INT8" else None
+    answer = Embedding(0, packed[encoding][None], scales, len(vector), np.zeros((1, 2), np.int64), 3, 0, [], "m", "", "r")
+    client = SimpleNamespace(embed_stream=lambda texts, options: (answer for _ in texts))
+    found = embed_all(client, ["cats purr"], Options(encoding=encoding))
+    np.testing.assert_array_equal(found, answer.float32())
+    assert found.dtype == np.float32
 
 
 @pytest.mark.parametrize("by_sentence", [False, True])
