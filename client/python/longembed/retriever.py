@@ -221,8 +221,8 @@ class Retriever:
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """Returns [queries, documents in the order of `ids`]. Higher is better."""
         _refuse_single(queries)
-        if not len(queries):
-            return np.zeros((0, len(self.ids)))
+        if not len(queries) or not self.ids:
+            return np.zeros((len(queries), len(self.ids)))
         found = [system.scores(self._client, queries) for system in self._systems]
         return found[0] if len(found) == 1 and self._weights is None else maxsim.fuse(found, self._weights)
 
@@ -230,9 +230,6 @@ class Retriever:
         """Returns the k best documents of each query, best first."""
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
-        _refuse_single(queries)
-        if not self.ids:
-            return [[] for _ in queries]
         scores = self.scores(queries)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return [[Hit(self.ids[i], float(row[i])) for i in best] for row, best in zip(scores, order)]
