@@ -4,6 +4,7 @@ step."""
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator
 from enum import Enum
@@ -130,15 +131,16 @@ class Pending:
             options = None
 
     def answer(self, response: messages.EmbedStreamResponse, now: float) -> None:
-        """Takes the answer to an item. Raises LongEmbedError for an answer that was not asked for."""
-        number = int(response.id) if response.id.isdigit() else -1
+        """Takes the answer to an item. Raises LongEmbedError for an answer that was not asked for, or that cannot be read. The item then has no
+        answer."""
+        number = int(response.id) if re.fullmatch("[0-9]{1,18}", response.id) else -1
         if number not in self._unanswered:
             raise LongEmbedError(f"the server answered an input that it was not asked for: {response.id!r}", "INTERNAL")
         if self._takes_refusal(number, response.result, now):
             return
-        id, _ = self._unanswered.pop(number)
-        del self._refusals[number]
+        id, _ = self._unanswered[number]
         read = results.embedding(id, response.result, self.options.encoding, response.model, response.prompt, response.recipe)
+        del self._unanswered[number], self._refusals[number]
         self._answers.append(read)
 
     def ended(self, generation: int, error: LongEmbedError | None) -> None:

@@ -149,7 +149,10 @@ def embedding(id: Hashable, result: messages.EmbedResult, encoding: str, model: 
         return failed(id, from_status(result.error), model, prompt, recipe)
     if not result.embeddings:
         raise LongEmbedError("the server answered an input without a vector", "INTERNAL")
-    vectors, scales = _vectors(result.embeddings, encoding)
+    try:
+        vectors, scales = _vectors(result.embeddings, encoding)
+    except ValueError as error:
+        raise LongEmbedError(f"the server answered an input with vectors that are not {encoding}: {error}", "INTERNAL") from error
     ranges = np.array([(e.range.start, e.range.end) for e in result.embeddings if e.HasField("range")], np.int64).reshape(-1, 2)
     sequences = list(result.sequences)
     first = result.embeddings[0]
