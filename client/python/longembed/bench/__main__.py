@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import sys
@@ -23,6 +24,7 @@ TASKS_HELP = "passkey, needle (made here); hub:SET (" + ", ".join(hub.SETS) + ")
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
+        refuse_missing_packages(options)
         return options.command(options)
     except (CorpusError, recipes.RecipeError, EmbedderError, LongEmbedError, ValueError, OSError, ImportError) as error:
         print(f"longembed-bench: {error}", file=sys.stderr)
@@ -30,6 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nlongembed-bench: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
+
+
+def refuse_missing_packages(options: argparse.Namespace) -> None:
+    """Refuses to start without the packages that a command needs. pip installs the command without its extra, too."""
+    needed = {"yaml": hasattr(options, "rows"), "matplotlib": not getattr(options, "no_pictures", options.command is not plot)}
+    for name in (name for name, wanted in needed.items() if wanted and importlib.util.find_spec(name) is None):
+        raise ImportError(f'{name} is not installed: pip install "longembed[bench]"')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -256,7 +265,10 @@ def progress_bars(quiet: bool):
 
     if quiet or not sys.stderr.isatty():
         return no_bars
-    from tqdm import tqdm
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError('progress bars need tqdm: pip install "longembed[bench]", or give --quiet') from error
 
     return lambda label, total: tqdm(total=total, desc=label, unit="text", leave=False, smoothing=0.05)
 

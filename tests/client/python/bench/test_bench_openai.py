@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -180,6 +181,16 @@ def test_halves_are_a_part_of_the_name(tmp_path):
     assert main([*command, "dev"]) == main([*command, "heldout"]) == 0
     found = [json.loads((tmp_path / f"out/set-{half}/no-server/results.json").read_text()) for half in ("dev", "heldout")]
     assert [one["slices"][0]["corpus"]["name"] for one in found] == ["set-dev", "set-heldout"]
+
+
+@pytest.mark.parametrize(
+    ("package", "command"), [("yaml", ["run", "set"]), ("matplotlib", ["run", "set"]), ("matplotlib", ["plot", "gains", "set", "--out", "gains.png"])]
+)
+def test_a_missing_package_is_named_with_its_extra_before_anything_is_measured(package, command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(write_set(tmp_path / "set").parent)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(command) == 1
+    assert capsys.readouterr() == ("", f'longembed-bench: {package} is not installed: pip install "longembed[bench]"\n')
 
 
 def test_errors_end_the_command_with_a_sentence(tmp_path, capsys):
