@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from longembed import TLS, Client, LongEmbedError
 
@@ -23,6 +25,7 @@ TASKS_HELP = "passkey, needle (made here); hub:SET (" + ", ".join(hub.SETS) + ")
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    write_any_name(sys.stdout)
     try:
         refuse_missing_packages(options)
         return options.command(options)
@@ -32,6 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nlongembed-bench: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
+
+
+def write_any_name(stream: TextIO) -> None:
+    """Lets a stream write characters that its encoding lacks as escapes, as standard error does. Names of rows and sets may be in any script, and
+    must not end a run."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def refuse_missing_packages(options: argparse.Namespace) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -181,6 +183,17 @@ def test_halves_are_a_part_of_the_name(tmp_path):
     assert main([*command, "dev"]) == main([*command, "heldout"]) == 0
     found = [json.loads((tmp_path / f"out/set-{half}/no-server/results.json").read_text()) for half in ("dev", "heldout")]
     assert [one["slices"][0]["corpus"]["name"] for one in found] == ["set-dev", "set-heldout"]
+
+
+def test_names_of_any_script_do_not_end_a_run(tmp_path):
+    """As where the locale's encoding is Latin-1."""
+    write_set(tmp_path / "set")
+    (tmp_path / "rows.yaml").write_text("rows: {слова → é: {bm25: {}}}", encoding="utf-8")
+    command = [sys.executable, "-m", "longembed.bench", "run", "set", "--rows", "rows.yaml", "--no-pictures"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert "\\u0441\\u043b\\u043e\\u0432\\u0430 \\u2192 é" in ended.stdout.decode("latin-1")
+    assert "| слова → é |" in (tmp_path / "longembed-bench/set/no-server/table.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
