@@ -17,6 +17,7 @@ pytest.importorskip("bm25s", reason="bm25s is not installed; run tests/run.sh")
 from longembed import Client, Options  # noqa: E402
 from longembed.bench import aggregate, embedders, recipes, runner, synthetic  # noqa: E402
 from longembed.bench.__main__ import main  # noqa: E402
+from longembed.bench.corpus import read_folder  # noqa: E402
 from longembed.bench.store import Store  # noqa: E402
 from small_sets import write_lines  # noqa: E402
 
@@ -122,6 +123,31 @@ def test_answers_by_another_recipe_than_the_described_one_are_refused(client, tm
     with pytest.raises(embedders.EmbedderError, match=f"the server's {name} changed from .* to 'other'; run the same command again"):
         Store(tmp_path).embed(embedder, ["a"])
     assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.parametrize("field", ["precision", "file_sha256"])
+def test_a_model_that_is_replaced_between_documents_and_queries_is_refused(client, small_set, tmp_path, monkeypatch, field):
+    """Each side has vectors of one recipe, but not of the same weights."""
+    model, embed, replaced = Client.model, embedders.ServerEmbedder.embed, []
+
+    def described(self, *given):
+        found = model(self, *given)
+        if replaced and field == "precision":
+            found.precision = "other"
+        elif replaced:
+            found.file_sha256["weights.safetensors"] = "other"
+        return found
+
+    def embed_and_replace(self, texts):
+        yield from embed(self, texts)
+        replaced.append(True)
+
+    monkeypatch.setattr(Client, "model", described)
+    monkeypatch.setattr(embedders.ServerEmbedder, "embed", embed_and_replace)
+    rows = recipes.parse({"rows": {"cut": {"document": {"truncate": "END"}}}})
+    task = runner.Task("small", {"": read_folder(small_set)})
+    with pytest.raises(recipes.RecipeError, match=f"row 'cut': the server has replaced the model 'e5-small-v2' .another {field}. during the run"):
+        runner.Bench(client, Store(tmp_path / "store")).run(task, rows)
 
 
 def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys):
