@@ -54,6 +54,15 @@ def test_dimensions_are_sent_and_without_a_key_no_authorization(stand_in, monkey
     assert found[0].values.shape == (1, 16)
 
 
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine_alone(stand_in, monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # Nothing listens there.
+    assert len(embedded(OpenAIEmbedder(stand_in.url, "m"), ["one"])) == 1
+    with pytest.raises(EmbedderError, match="http://embed.example/v1: .*refused"):
+        embedded(OpenAIEmbedder("http://embed.example/v1", "m"), ["one"])
+
+
 def test_a_key_is_written_nowhere(stand_in, monkeypatch):
     monkeypatch.setenv("A_KEY", "secret")
     assert "secret" not in json.dumps(OpenAIEmbedder(stand_in.url, "m", "A_KEY").describe())
