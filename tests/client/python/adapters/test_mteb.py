@@ -128,6 +128,24 @@ def test_results_of_another_recommendation_are_kept_apart(address, monkeypatch):
     assert LongEmbedEncoder(address, document=recommended).mteb_model_meta.experiment_kwargs != before
 
 
+def test_results_of_other_prompts_are_kept_apart(address, monkeypatch):
+    """The manifest may get other prompts, while the options name them as before, and the model's files stay the same."""
+
+    def metas():
+        return [search_or_encoder(address).mteb_model_meta for search_or_encoder in (LongEmbedEncoder, LongEmbedSearch)]
+
+    model, before = Client.model, metas()
+
+    def described(*given):
+        found = model(*given)
+        found.prompts["query"] = "ask: "
+        return found
+
+    monkeypatch.setattr(Client, "model", described)
+    for one, other in zip(before, metas(), strict=True):
+        assert one.revision == other.revision and one.experiment_name != other.experiment_name
+
+
 def test_results_of_different_options_are_kept_apart(address):
     metas = [
         LongEmbedEncoder(address).mteb_model_meta,
