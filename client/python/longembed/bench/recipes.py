@@ -259,6 +259,11 @@ def _check_document(body: dict, where: str) -> None:
             raise RecipeError(f"{where}: {error}") from error
         if "output" in document:
             raise RecipeError(f"{where}: document.output cannot be given with aggregate, which is made from WINDOW_VECTORS")
+        if groups := Options(extension=document.get("extension")).message().extension.windows.vectors:
+            raise RecipeError(
+                f"{where}: extension.windows.vectors is {groups}, and aggregate is made from the vectors of windows, not of groups of them; "
+                f"give output: WINDOW_VECTORS instead, or aggregate: groups({groups})"
+            )
     if ("aggregate" in body or document.get("output") == "WINDOW_VECTORS") and "normalize" in document:
         raise RecipeError(f"{where}: document.normalize cannot be given with windows: they are always aggregated un-normalized and scored normalized")
 

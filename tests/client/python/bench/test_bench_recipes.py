@@ -39,6 +39,8 @@ def row(text):
         ("{document: {}, longest: 0}", "longest is 0"),
         ("{document: {}, aggregate: median}", "aggregate is 'median'"),
         ("{document: {output: WINDOW_VECTORS}, aggregate: mean}", "document.output cannot be given with aggregate"),
+        ("{document: {extension: {windows: {vectors: 8}}}, aggregate: mean}", "extension.windows.vectors is 8, and aggregate is made from the vectors of win"),
+        ("{document: {extension: '{\"windows\": {\"vectors\": 8}}'}, aggregate: first}", "output: WINDOW_VECTORS instead, or aggregate: groups(8)"),
         ("{document: {normalize: false}, aggregate: mean}", "document.normalize cannot be given with windows"),
         ("{bm25: {k2: 3}}", "bm25 has the unknown key 'k2'; known are b, k1, language"),
         ("{bm25: {k1: fast}}", "file: row 'only': bm25: k1 is 'fast'; it must be a number from 0"),
