@@ -152,6 +152,8 @@ def connected(options: argparse.Namespace) -> Iterator[Client | None]:
 
 
 def bench_of(options: argparse.Namespace, client: Client | None) -> runner.Bench:
+    if client and options.model and options.model in client.model().aliases:
+        raise recipes.RecipeError(f"--model {options.model} names a profile, but rows have extensions of their own; give it as model of a row's document")
     store = Store(options.store or options.out / "store")
     return runner.Bench(client, store, options.seed, options.query_model, progress_bars(options.quiet), lambda line: print(line, flush=True))
 
@@ -231,7 +233,7 @@ def advice(options: argparse.Namespace) -> int:
         def evaluate(sample: Corpus, rows: Sequence[recipes.Row]) -> list[dict]:
             return bench.measure("", sample, recipes.Recipes({row.name: row for row in rows}, loaded.baseline))["rows"]
 
-        able = bench.able(list(loaded.rows.values()))
+        able = [row for row in bench.able(list(loaded.rows.values())) if not bench.names_profile(row)]
         baseline = loaded.rows[loaded.baseline]
         found = advise.advise(corpus, able, baseline, evaluate, options.objective, options.max_vectors, options.within, options.seed)
     write_advice(found, corpus, loaded, model, options)

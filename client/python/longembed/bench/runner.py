@@ -85,6 +85,11 @@ class Bench:
         """Returns the rows that the model can run."""
         return [row for row in rows if not self._why_not(row, "")]
 
+    def names_profile(self, row: Row) -> bool:
+        """Returns whether the row's documents have a profile of the server, by an alias NAME:PROFILE as their model."""
+        name = recipes.model_of(row) if row.kind == "document" and self.client else None
+        return name is not None and name in self._models.get(name).aliases
+
     def describe_model(self) -> dict | None:
         if self.client is None:
             return None

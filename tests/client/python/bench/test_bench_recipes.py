@@ -11,8 +11,8 @@ pytest.importorskip("longembed", reason="the Python package is not installed; ru
 
 from longembed.bench import recipes  # noqa: E402
 
-E5 = SimpleNamespace(input_types={"QUERY": "query", "DOCUMENT": "passage"}, methods=["windows", "interpolation"])
-BARE = SimpleNamespace(input_types={}, methods=[])
+E5 = SimpleNamespace(input_types={"QUERY": "query", "DOCUMENT": "passage"}, methods=["windows", "interpolation"], name="e5", aliases=["e5:archive"])
+BARE = SimpleNamespace(input_types={}, methods=[], name="bare", aliases=[])
 
 
 def parse(text):
@@ -183,6 +183,15 @@ def test_queries_follow_the_model_and_the_dimensions_of_their_documents():
     assert recipes.query_model_of(own) == "fourth"
     assert (recipes.query_options(own, E5).model, recipes.query_options(own, E5).dimensions) == ("fourth", 32)
     assert recipes.query_model_of(row("{document: {}}")) is None
+
+
+def test_a_profile_is_for_the_side_that_names_it():
+    """A server refuses an extension beside an alias NAME:PROFILE."""
+    documents, queries = row("{document: {model: 'e5:archive'}}"), row("{document: {}, query: {model: 'e5:archive'}}")
+    assert recipes.document_options(documents, E5).model == "e5:archive"
+    assert (recipes.query_options(documents, E5).model, recipes.query_options(documents, E5).extension) == ("e5", {"windows": {}})
+    for found in (recipes.query_options(queries, E5), recipes.query_options(row("{document: {}}"), E5, "e5:archive")):
+        assert (found.model, found.extension) == ("e5:archive", None)
 
 
 @pytest.mark.parametrize("text", ["{document: {output: WINDOW_VECTORS}, reduce: max}", "{document: {}, aggregate: mean}"])
