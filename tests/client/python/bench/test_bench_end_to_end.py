@@ -205,7 +205,7 @@ def profiled(tmp_path) -> str:
 
 
 def test_a_model_named_with_a_profile_runs_and_is_not_advised(profiled, small_set, tmp_path, capsys):
-    """What a profile is may change on the server, so that it is no advice. Written down without it, the row would be the plain encoding."""
+    """Advice must not change. A profile may change on the server, and without its profile the row would be the plain encoding."""
     (tmp_path / "rows.yaml").write_text('rows: {cut: {document: {truncate: END}}, archive: {document: {model: "e5-small-v2:archive"}}}')
     command = [str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", profiled, "--out", str(tmp_path / "out"), "--no-pictures"]
     assert main(["run", *command]) == 0
