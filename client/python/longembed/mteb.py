@@ -134,6 +134,8 @@ def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[
     split: a split of the task. None: its only one. A task with several splits needs one call for each.
     Raises ValueError for a broken line, if an id occurs twice, and if a judgment names a query or document that does not exist, or has another
     grade than before."""
+    if isinstance(halves, str):
+        raise TypeError(f"halves takes a list of names: [{halves!r}], not {halves!r}")
     if split is None:
         if len(task.eval_splits) != 1:
             raise ValueError(f"{task.metadata.name} has the splits {', '.join(task.eval_splits)}; say which one this is: split=...")

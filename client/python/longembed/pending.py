@@ -36,6 +36,8 @@ class Pending:
     def __init__(self, options: Options, in_flight: int, skip: Iterable[Hashable], timeout: float):
         if in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}; it must be at least 1")
+        if isinstance(skip, (str, bytes)):
+            raise TypeError(f"skip takes a list of ids, not one {type(skip).__name__}, whose letters would be taken for ids")
         self.options, self.in_flight, self.timeout = options, in_flight, timeout
         self.closed = False  # The iterable has ended.
         self.skipped = 0

@@ -492,6 +492,8 @@ def test_wrong_options_are_refused_before_anything_is_read(collect):
         collect(address, never(), extension={"windws": {}})
     with serving(echo) as address, pytest.raises(ValueError, match="in_flight is 0"):
         collect(address, never(), in_flight=0)
+    with serving(echo) as address, pytest.raises(TypeError, match="skip takes a list of ids, not one str"):
+        collect(address, never(), skip="GPL-3")
 
 
 def test_a_caller_that_breaks_off_ends_the_stream():

@@ -198,6 +198,8 @@ def test_local_data_that_contradicts_itself_is_refused(data, tmp_path):
     write(tmp_path / "dev.qrels.jsonl.gz", [{"query": "q", "doc": "d", "relevance": 1}])
     with pytest.raises(ValueError, match="'d' occurs twice"):
         use_local_data(mteb.get_task(TASK), tmp_path, ["dev", "dev"])
+    with pytest.raises(TypeError, match="halves takes a list of names"):
+        use_local_data(mteb.get_task(TASK), tmp_path, "dev")
     with pytest.raises(FileNotFoundError, match="other.docs.jsonl"):
         use_local_data(mteb.get_task(TASK), tmp_path, ["other"])
     for relevances, message in (([0.5], "whole number"), ([1, 0], "as 1 and as 0")):
