@@ -87,7 +87,7 @@ class Bench:
 
     def names_profile(self, row: Row) -> bool:
         """Returns whether the row's documents have a profile of the server, by an alias NAME:PROFILE as their model."""
-        name = recipes.model_of(row) if row.kind == "document" and self.client else None
+        name = recipes.model_of(row)
         return name is not None and name in self._models.get(name).aliases
 
     def describe_model(self) -> dict | None:
