@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -136,6 +136,13 @@ class Tokens:
     texts: list[str]
     ranges: np.ndarray
     special: np.ndarray
+
+
+def refuse_two_recipes(recipes: Iterable[str]) -> None:
+    """Raises LongEmbedError if vectors that are used together have several recipes. Within a stream, a server may restart with another model."""
+    distinct = sorted(set(recipes))
+    if len(distinct) > 1:
+        raise LongEmbedError(f"the server's model or its settings changed, from recipe {distinct[0]} to {distinct[1]} or back; embed all texts again", "ABORTED")
 
 
 def failed(id: Hashable, error: LongEmbedError, model: str = "", prompt: str = "", recipe: str = "") -> Embedding:

@@ -20,6 +20,7 @@ import numpy as np
 from longembed import bm25, maxsim, messages
 from longembed.client import Client
 from longembed.options import Options
+from longembed.results import refuse_two_recipes
 from longembed.sentences import split
 
 
@@ -72,14 +73,19 @@ class Vectors:
     documents: list[np.ndarray] = field(default_factory=list, repr=False)
     query_mean: np.ndarray | None = field(default=None, repr=False)
     index: maxsim.MultiVectors | None = field(default=None, repr=False)
+    recipes: set[str] = field(default_factory=set, repr=False)
 
     def prepare(self, client: Client, documents: Sequence[tuple[Hashable, str]]) -> list[np.ndarray]:
         found: dict[Hashable, np.ndarray] = {}
+        recipes = set(self.recipes) if self.documents else set()
         with closing(client.embed_stream(documents, self.document)) as answers:
             for answer in answers:
                 if answer.error is not None:
                     raise answer.error.about(f"document {answer.id!r}")
                 found[answer.id] = answer.float32()
+                recipes.add(answer.recipe)
+        refuse_two_recipes(recipes)
+        self.recipes = recipes
         return [found[id] for id, _ in documents]
 
     def extend(self, prepared: list[np.ndarray]) -> None:
@@ -143,12 +149,15 @@ def query_pieces(queries: Sequence[str], by_sentence: bool) -> tuple[list[str], 
 def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndarray:
     """Returns one vector per text, float32 [n, d], over a stream. Raises the first error of a text."""
     rows: list[np.ndarray | None] = [None] * len(texts)
+    recipes = set()
     with closing(client.embed_stream(texts, options)) as answers:
         for answer in answers:
             if answer.error is not None:
                 raise answer.error.about(f"text {answer.id}")
             answer.vector  # noqa: B018  Raises if there is not exactly one vector.
             rows[answer.id] = answer.float32()[0]
+            recipes.add(answer.recipe)
+    refuse_two_recipes(recipes)
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
-from longembed import Embedding, Options, Retriever, maxsim  # noqa: E402
+from longembed import Embedding, LongEmbedError, Options, Retriever, maxsim  # noqa: E402
 from longembed.retriever import BM25, Vectors, embed_all  # noqa: E402
 from longembed.sentences import split  # noqa: E402
 
@@ -25,6 +25,8 @@ TEXTS = {
 class WordClient:
     """A replacement for a server. The vector of a text is the normalized counts of its words' first letters. Windows are sentences."""
 
+    recipe = "r"
+
     def __init__(self):
         self.asked: list[tuple[Options, list[str]]] = []
 
@@ -37,7 +39,7 @@ class WordClient:
         for id, text in reversed(pairs):  # Answers come in any order.
             pieces = split(text) if options.output == "WINDOW_VECTORS" else [text]
             vectors = np.stack([self.vector(piece) for piece in pieces])
-            yield SimpleNamespace(id=id, error=None, scales=None, vector=vectors[0], float32=lambda vectors=vectors: vectors)
+            yield SimpleNamespace(id=id, error=None, scales=None, recipe=self.recipe, vector=vectors[0], float32=lambda vectors=vectors: vectors)
 
     @staticmethod
     def vector(text):
@@ -199,6 +201,21 @@ def test_documents_that_cannot_be_embedded_are_added_to_no_system():
     retriever.add({"dogs": TEXTS["dogs"]})
     assert retriever.ids == ["cats", "dogs"] and retriever.scores(["dogs bark"]).shape == (1, 2)
     assert retriever.search(["dogs bark"])[0][0].id == "dogs"
+
+
+def test_vectors_of_two_recipes_are_not_mixed():
+    """As of a server that is restarted with other weights between two calls, or within the stream of one."""
+    client = WordClient()
+    retriever = Retriever(client, [Vectors(Options(), Options())])
+    retriever.add({"cats": TEXTS["cats"]})
+    client.recipe = "other"
+    with pytest.raises(LongEmbedError, match="from recipe other to r or back; embed all texts again"):
+        retriever.add({"dogs": TEXTS["dogs"]})
+    assert retriever.ids == ["cats"]
+    answers = WordClient().embed_stream(["a", "b"], Options())
+    changing = SimpleNamespace(embed_stream=lambda texts, options: (SimpleNamespace(**{**vars(a), "recipe": a.id}) for a in answers))
+    with pytest.raises(LongEmbedError, match="changed"):
+        embed_all(changing, ["a", "b"], Options())
 
 
 def test_search_names_the_best_documents_in_order():
