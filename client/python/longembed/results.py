@@ -142,7 +142,8 @@ def refuse_two_recipes(recipes: Iterable[str]) -> None:
     """Raises LongEmbedError if vectors that are used together have several recipes. Within a stream, a server may restart with another model."""
     distinct = sorted(set(recipes))
     if len(distinct) > 1:
-        raise LongEmbedError(f"the server's model or its settings changed, from recipe {distinct[0]} to {distinct[1]} or back; embed all texts again", "ABORTED")
+        changed = f"the server's model or its settings changed, from recipe {distinct[0]} to {distinct[1]} or back"
+        raise LongEmbedError(f"{changed}; embed all texts again", "ABORTED")
 
 
 def failed(id: Hashable, error: LongEmbedError, model: str = "", prompt: str = "", recipe: str = "") -> Embedding:
