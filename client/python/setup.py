@@ -9,7 +9,8 @@ from setuptools import setup
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE / "longembed"
-REPOSITORY = HERE.parents[1]
+REPOSITORY = HERE.parent.parent
+GENERATED = ("messages.pb", "messages.pyi", "retry_service_config.json")
 PROTOS = ("google/rpc/status.proto", "google/rpc/error_details.proto", "longembed/v1/embedding.proto")
 
 
@@ -29,9 +30,20 @@ def generate_messages(protos: Path, scratch: Path) -> None:
     (PACKAGE / "messages.pyi").write_text("\n".join([*imports, *rest]) + "\n", encoding="utf-8")
 
 
+def refuse_incomplete() -> None:
+    """Refuses a copy of this folder without the rest of the repository, of which a package without messages would be built."""
+    missing = [name for name in GENERATED if not (PACKAGE / name).exists()]
+    if missing:
+        raise SystemExit(
+            f"longembed: {PACKAGE / missing[0]} is missing, and {REPOSITORY / 'proto'}, which it is generated from, is not there; "
+            "build in a checkout of the whole repository (with pip 21.3 or newer, which does not copy this folder), or from a source distribution"
+        )
+
+
 def generate() -> None:
     protos = REPOSITORY / "proto"
     if not (protos / PROTOS[-1]).exists():
+        refuse_incomplete()
         return  # This is a source distribution.
     scratch = HERE / "build" / "hints"
     scratch.mkdir(parents=True, exist_ok=True)

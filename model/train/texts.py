@@ -20,6 +20,7 @@ SHORTEST_PARAGRAPH = 40  # In characters. Shorter ones are headings, menus and t
 MOST_FILE_BYTES = 32 << 20
 BLOCKS = frozenset("p div li dd dt pre h1 h2 h3 h4 h5 h6 tr table ul ol dl section article blockquote br body td th".split())
 SKIPPED = frozenset("script style head nav footer header svg noscript".split())
+WITHIN_HEAD = frozenset("base basefont link meta noscript script style template title".split())
 # Frequent words of English prose. Folders of documentation often mix many languages.
 ENGLISH = frozenset("the of and to a in is that for it with as be this are or by on not".split())
 ENGLISH_SHARE = 0.15
@@ -62,6 +63,8 @@ class _Page(HTMLParser):
         self._skipping: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
+        if self._skipping == ["head"] and tag not in WITHIN_HEAD:  # HTML allows to leave out </head>.
+            self._skipping.clear()
         if tag in SKIPPED:
             self._skipping.append(tag)
         if tag in BLOCKS:
@@ -99,9 +102,8 @@ def _kind(file: Path) -> str | None:
 
 
 def _texts_of(file: Path) -> Iterator[str]:
-    opened = gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")
     try:
-        with opened as stream:
+        with gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb") as stream:
             raw = stream.read(MOST_FILE_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise TrainError(f"{file} cannot be read ({error}); remove it or leave it out.") from error

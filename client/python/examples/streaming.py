@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +26,18 @@ def paragraphs() -> Iterator[tuple[str, str]]:
         yield name, text
 
 
+def ids_in(out: Path) -> list[str]:
+    """Returns the ids of an earlier run's answers. A last line that a killed run left without its end is cut off, and embedded again."""
+    if not out.exists():
+        return []
+    lines = out.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        os.truncate(out, out.stat().st_size - len(lines.pop()))
+    return [json.loads(line)["id"] for line in lines]
+
+
 def main(out: Path) -> None:
-    done = [json.loads(line)["id"] for line in out.read_text().splitlines()] if out.exists() else []
+    done = ids_in(out)
     written = tokens = 0
     with Client() as client, out.open("a", encoding="utf-8") as file:
         for answer in client.embed_stream(paragraphs(), OPTIONS, skip=done):

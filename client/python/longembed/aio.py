@@ -106,6 +106,13 @@ class AsyncClient:
             return await method(request, timeout=requests.deadline(timeout, self.timeout), metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc(error) from None
+        except grpc.aio.UsageError as error:
+            raise _not_sent(error) from None
+
+
+def _not_sent(error: grpc.aio.UsageError) -> ValueError:
+    """Returns the error of a call on a closed client, as the blocking client raises it."""
+    return ValueError(f"Cannot invoke RPC: {error}")
 
 
 async def _iterate(items: Iterable[StreamItem] | AsyncIterable[StreamItem]) -> AsyncIterator[StreamItem]:
@@ -193,7 +200,10 @@ class _Stream:
     async def _open(self) -> None:
         """Opens another gRPC stream, which sends all items without an answer."""
         await _cancel(self._tasks)
-        self._call = self._stub.EmbedStream(metadata=self._metadata)
+        try:
+            self._call = self._stub.EmbedStream(metadata=self._metadata)
+        except grpc.aio.UsageError as error:
+            raise _not_sent(error) from None
         self._tasks = [asyncio.create_task(self._send(self._call)), asyncio.create_task(self._receive(self._call, self._pending.generation))]
 
     async def _receive(self, call, generation: int) -> None:

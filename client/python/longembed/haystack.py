@@ -153,6 +153,8 @@ class LongEmbedDocumentEmbedder(_Embedder):
         embedding_separator: str = "\n",
         progress_bar: bool = True,
     ):
+        if isinstance(meta_fields_to_embed, str):
+            raise TypeError("meta_fields_to_embed takes a list of names, not one str, whose letters would be taken for names")
         self.document = document
         self.meta_fields_to_embed, self.embedding_separator, self.progress_bar = meta_fields_to_embed or [], embedding_separator, progress_bar
         self._connect(client, api_key, tls, timeout, async_client, {"document": document})

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -99,10 +100,14 @@ class LongEmbedRetriever(BaseRetriever):
         return found
 
     def add_documents(self, documents: Iterable[Document]) -> list[str]:
-        """Returns the ids of the documents. A document without an id gets its number. Raises ValueError if an id is already taken."""
+        """Returns the ids of the documents. A document without an id gets its number, or the next one that is no other document's id. Raises
+        ValueError if an id is already taken."""
+        documents = list(documents)
+        named = self._documents.keys() | {document.id for document in documents}
         added: dict[str, Document] = {}
         for document in documents:
-            id = document.id or str(len(self._documents) + len(added))
+            numbers = map(str, itertools.count(len(self._documents) + len(added)))
+            id = document.id or next(number for number in numbers if number not in named and number not in added)
             if id in added or id in self._documents:
                 raise ValueError(f"document id {id!r} is taken; ids must be unique")
             added[id] = document

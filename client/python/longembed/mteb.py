@@ -45,8 +45,8 @@ class LongEmbedEncoder:
     client: a Client or HOST:PORT. None: the environment variable LONGEMBED_SERVER, otherwise the default address.
     query, document: options for queries and for documents, as in LongEmbedModel. Tasks that have neither (similarity, clustering, ...) are
     embedded as queries, as E5's authors do. query=Options(...) changes how.
-    mteb identifies results by model, revision and experiment. Here these are the served model, the hash of its files, and the options; also the
-    recipe, if the options refer to a profile or to the recommended extension, which may change on the server."""
+    mteb identifies results by model, revision and experiment. Here these are the served model, the hash of its files, and its prompts and the
+    options; also the recipe, if the options refer to a profile or to the recommended extension, which may change on the server."""
 
     def __init__(self, client: Client | str | None = None, *, query: Options | None = None, document: Options | None = None):
         self.model = LongEmbedModel(client, query=query, document=document)
@@ -134,6 +134,8 @@ def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[
     split: a split of the task. None: its only one. A task with several splits needs one call for each.
     Raises ValueError for a broken line, if an id occurs twice, and if a judgment names a query or document that does not exist, or has another
     grade than before."""
+    if isinstance(halves, str):
+        raise TypeError(f"halves takes a list of names: [{halves!r}], not {halves!r}")
     if split is None:
         if len(task.eval_splits) != 1:
             raise ValueError(f"{task.metadata.name} has the splits {', '.join(task.eval_splits)}; say which one this is: split=...")
@@ -205,13 +207,18 @@ def _refers(options: Options) -> bool:
     return ":" in (options.model or "") or bool({"recommended", "profile"} & set(extension))
 
 
+def _prompts(served: messages.Model) -> dict[str, str]:
+    """Returns the model's prompts and input types, which options refer to by name. They are in its manifest, not in the files of its revision."""
+    return {name: _one_line(dict(found)) for name in ("prompts", "input_types") if (found := getattr(served, name))}
+
+
 def _meta(served: messages.Model, experiment: dict[str, str], kind: str, similarity: ScoringFunction, dimensions: int | None) -> ModelMeta:
     files = hashlib.sha256(json.dumps(sorted(served.file_sha256.items())).encode()).hexdigest()[:16]
     meta = ModelMeta.create_empty({"name": f"longembed/{served.name}", "revision": files})
     return meta.model_copy(
         update={
             "embed_dim": dimensions or served.dimensions,
-            "experiment_kwargs": {"precision": served.precision, **experiment},
+            "experiment_kwargs": {"precision": served.precision, **experiment, **_prompts(served)},
             "framework": ["API"],
             "languages": None,
             "max_tokens": served.plain_limit,

@@ -31,6 +31,8 @@ class Input:
     def message(self) -> messages.Input:
         if (self.text is None) == (self.token_ids is None):
             raise ValueError("an Input has either text or token_ids")
+        if self.complete and self.text is not None:
+            raise ValueError("complete is for an Input of token_ids; a text gets its special tokens and prompt from the server")
         ranges = [messages.Range(start=start, end=end) for start, end in self.ranges]
         if self.text is None:
             ids = [_checked_id(id) for id in self.token_ids]

@@ -4,6 +4,7 @@ step."""
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator
 from enum import Enum
@@ -35,6 +36,8 @@ class Pending:
     def __init__(self, options: Options, in_flight: int, skip: Iterable[Hashable], timeout: float):
         if in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}; it must be at least 1")
+        if isinstance(skip, (str, bytes)):
+            raise TypeError(f"skip takes a list of ids, not one {type(skip).__name__}, whose letters would be taken for ids")
         self.options, self.in_flight, self.timeout = options, in_flight, timeout
         self.closed = False  # The iterable has ended.
         self.skipped = 0
@@ -130,15 +133,16 @@ class Pending:
             options = None
 
     def answer(self, response: messages.EmbedStreamResponse, now: float) -> None:
-        """Takes the answer to an item. Raises LongEmbedError for an answer that was not asked for."""
-        number = int(response.id) if response.id.isdigit() else -1
+        """Takes the answer to an item. Raises LongEmbedError for an answer that was not asked for, or that cannot be read. The item then has no
+        answer."""
+        number = int(response.id) if re.fullmatch("[0-9]{1,18}", response.id) else -1
         if number not in self._unanswered:
             raise LongEmbedError(f"the server answered an input that it was not asked for: {response.id!r}", "INTERNAL")
         if self._takes_refusal(number, response.result, now):
             return
-        id, _ = self._unanswered.pop(number)
-        del self._refusals[number]
+        id, _ = self._unanswered[number]
         read = results.embedding(id, response.result, self.options.encoding, response.model, response.prompt, response.recipe)
+        del self._unanswered[number], self._refusals[number]
         self._answers.append(read)
 
     def ended(self, generation: int, error: LongEmbedError | None) -> None:

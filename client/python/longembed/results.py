@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -138,6 +138,14 @@ class Tokens:
     special: np.ndarray
 
 
+def refuse_two_recipes(recipes: Iterable[str]) -> None:
+    """Raises LongEmbedError if vectors that are used together have several recipes. Within a stream, a server may restart with another model."""
+    distinct = sorted(set(recipes))
+    if len(distinct) > 1:
+        changed = f"the server's model or its settings changed, from recipe {distinct[0]} to {distinct[1]} or back"
+        raise LongEmbedError(f"{changed}; embed all texts again", "ABORTED")
+
+
 def failed(id: Hashable, error: LongEmbedError, model: str = "", prompt: str = "", recipe: str = "") -> Embedding:
     """Returns the answer of a failed input. It has no vectors."""
     return Embedding(id, np.zeros((0, 0), np.float32), None, 0, np.zeros((0, 2), np.int64), 0, 0, [], model, prompt, recipe, error)
@@ -149,7 +157,10 @@ def embedding(id: Hashable, result: messages.EmbedResult, encoding: str, model: 
         return failed(id, from_status(result.error), model, prompt, recipe)
     if not result.embeddings:
         raise LongEmbedError("the server answered an input without a vector", "INTERNAL")
-    vectors, scales = _vectors(result.embeddings, encoding)
+    try:
+        vectors, scales = _vectors(result.embeddings, encoding)
+    except ValueError as error:
+        raise LongEmbedError(f"the server answered an input with vectors that are not {encoding}: {error}", "INTERNAL") from error
     ranges = np.array([(e.range.start, e.range.end) for e in result.embeddings if e.HasField("range")], np.int64).reshape(-1, 2)
     sequences = list(result.sequences)
     first = result.embeddings[0]

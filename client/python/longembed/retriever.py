@@ -20,6 +20,7 @@ import numpy as np
 from longembed import bm25, maxsim, messages
 from longembed.client import Client
 from longembed.options import Options
+from longembed.results import refuse_two_recipes
 from longembed.sentences import split
 
 
@@ -72,14 +73,19 @@ class Vectors:
     documents: list[np.ndarray] = field(default_factory=list, repr=False)
     query_mean: np.ndarray | None = field(default=None, repr=False)
     index: maxsim.MultiVectors | None = field(default=None, repr=False)
+    recipes: set[str] = field(default_factory=set, repr=False)
 
     def prepare(self, client: Client, documents: Sequence[tuple[Hashable, str]]) -> list[np.ndarray]:
         found: dict[Hashable, np.ndarray] = {}
+        recipes = set(self.recipes) if self.documents else set()
         with closing(client.embed_stream(documents, self.document)) as answers:
             for answer in answers:
                 if answer.error is not None:
                     raise answer.error.about(f"document {answer.id!r}")
                 found[answer.id] = answer.float32()
+                recipes.add(answer.recipe)
+        refuse_two_recipes(recipes)
+        self.recipes = recipes
         return [found[id] for id, _ in documents]
 
     def extend(self, prepared: list[np.ndarray]) -> None:
@@ -144,12 +150,15 @@ def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndar
     """Returns one vector per text of any encoding, float32 [n, d], over a stream. Raises the first error of a text, and ValueError if a text has
     several vectors."""
     rows: list[np.ndarray | None] = [None] * len(texts)
+    recipes = set()
     with closing(client.embed_stream(texts, options)) as answers:
         for answer in answers:
             if answer.error is not None:
                 raise answer.error.about(f"text {answer.id}")
-            answer.vector  # noqa: B018  Raises if there are several.
+            answer.vector  # noqa: B018  Raises if there is not exactly one vector.
             rows[answer.id] = answer.float32()[0]
+            recipes.add(answer.recipe)
+    refuse_two_recipes(recipes)
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 
@@ -222,8 +231,8 @@ class Retriever:
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """Returns [queries, documents in the order of `ids`]. Higher is better."""
         _refuse_single(queries)
-        if not len(queries):
-            return np.zeros((0, len(self.ids)))
+        if not len(queries) or not self.ids:
+            return np.zeros((len(queries), len(self.ids)))
         found = [system.scores(self._client, queries) for system in self._systems]
         return found[0] if len(found) == 1 and self._weights is None else maxsim.fuse(found, self._weights)
 
@@ -231,9 +240,6 @@ class Retriever:
         """Returns the k best documents of each query, best first."""
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")
-        _refuse_single(queries)
-        if not self.ids:
-            return [[] for _ in queries]
         scores = self.scores(queries)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return [[Hit(self.ids[i], float(row[i])) for i in best] for row, best in zip(scores, order)]

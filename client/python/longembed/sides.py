@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from longembed.aio import AsyncClient
 from longembed.channel import TLS
 from longembed.client import Client
 from longembed.options import Options
-from longembed.results import Embedding
+from longembed.results import Embedding, refuse_two_recipes
 
 QUERY, DOCUMENT = "QUERY", "DOCUMENT"
 
@@ -103,7 +103,7 @@ class Sides:
     def embed_with(self, options: Options, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
         with closing(self.client.embed_stream(_numbered(texts), _one_vector(options), progress=progress)) as stream:
             answers = {answer.id: _successful(answer) for answer in stream}
-        return [answers[number] for number in range(len(texts))]
+        return _in_order(answers)
 
     async def aembed_one(self, side: str, text: str) -> Embedding:
         client = self.async_client()
@@ -118,7 +118,7 @@ class Sides:
         options = _one_vector(await self._aoptions(side, client))
         async with aclosing(client.embed_stream(_numbered(texts), options, progress=progress)) as stream:
             answers = {answer.id: _successful(answer) async for answer in stream}
-        return [answers[number] for number in range(len(texts))]
+        return _in_order(answers)
 
     def close(self) -> None:
         """Closes the blocking client, unless the caller owns it. The next call creates another."""
@@ -164,6 +164,11 @@ def _checked(texts: Sequence[str]) -> Sequence[str]:
         if not isinstance(text, str):
             raise TypeError(f"text {number} is of type {type(text).__name__}; it must be a str")
     return texts
+
+
+def _in_order(answers: dict[Hashable, Embedding]) -> list[Embedding]:
+    refuse_two_recipes(answer.recipe for answer in answers.values())
+    return [answers[number] for number in range(len(answers))]
 
 
 def _successful(answer: Embedding) -> Embedding:

@@ -200,6 +200,7 @@ def test_answers_beyond_grpcs_default_limit_arrive(client):
         (lambda c: c.embed([[2**32]]), "token id is 4294967296"),
         (lambda c: Client(c.server, api_key="key of a file\n"), "printable ASCII"),
         (lambda c: c.embed([Input()]), "either text or token_ids"),
+        (lambda c: c.embed([Input("a", complete=True)]), "complete is for an Input of token_ids"),
         (lambda c: c.embed(["a"], promt_name="query"), "unknown option promt_name"),
         (lambda c: c.embed(["a"], prompt_name="query", prompt="x"), "exclude each other"),
         (lambda c: c.embed(["a"], extension="{windows"), "options.extension: not JSON"),
@@ -216,6 +217,24 @@ def test_answers_beyond_grpcs_default_limit_arrive(client):
 def test_calls_that_cannot_be_sent_are_refused_with_words(client, call, words):
     with pytest.raises((TypeError, ValueError), match=words):
         call(client)
+
+
+def test_calls_of_a_closed_client_are_value_errors(client):
+    closed = Client(client.server)
+    closed.close()
+    for call in (lambda: closed.embed(["a"]), lambda: list(closed.embed_stream(["a"]))):
+        with pytest.raises(ValueError, match="Cannot invoke RPC"):
+            call()
+
+    async def call_closed():
+        other = AsyncClient(client.server)
+        await other.close()
+        with pytest.raises(ValueError, match="Cannot invoke RPC"):
+            await other.embed(["a"])
+        with pytest.raises(ValueError, match="Cannot invoke RPC"):
+            [answer async for answer in other.embed_stream(["a"])]
+
+    asyncio.run(call_closed())
 
 
 @pytest.mark.parametrize("seconds", [1e10, 1e300, math.inf])

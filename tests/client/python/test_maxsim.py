@@ -8,7 +8,7 @@ import pytest
 
 longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
-from longembed import maxsim  # noqa: E402
+from longembed import Embedding, maxsim  # noqa: E402
 
 
 def by_hand(queries, documents, reduce):
@@ -162,6 +162,18 @@ def test_what_does_not_fit_is_named():
             maxsim.reduction(wrong)
     with pytest.raises(ValueError, match="2 systems have 1 weights"):
         maxsim.fuse([np.ones((1, 1))] * 2, [1])
+
+
+@pytest.mark.parametrize("scales", [None, np.ones(1, np.float32)], ids=["FLOAT32", "INT8"])
+def test_sparse_vectors_are_refused_whatever_their_encoding(scales):
+    """Two sparse vectors with as many weights would have one shape, but their components are not those of the same words."""
+    values = np.array([[3, 2]], np.float32 if scales is None else np.int8)
+    items = [
+        Embedding(id, values, scales, 30522, np.zeros((1, 2), np.int64), 3, 0, [], "m", "", "r", indices=np.array([id, 100]))
+        for id in range(2)
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="input 0 has a sparse vector"):
+        maxsim.MultiVectors.of(items)
 
 
 def test_texts_are_counted_from_the_end_as_in_a_list():

@@ -88,6 +88,18 @@ def test_the_type_hints_name_every_message_and_compile(wheel):
     assert {name for name, kind in vars(messages).items() if isinstance(kind, type) and hasattr(kind, "DESCRIPTOR")} <= named
 
 
+def test_a_copy_of_the_folder_alone_is_not_built_without_messages(tmp_path):
+    """As an image that copies client/python alone. A wheel without messages would be built, and could not be imported."""
+    copy = tmp_path / "longembed"
+    run("cp", "-r", SOURCE, copy)
+    for name in GENERATED:
+        (copy / name).unlink(missing_ok=True)
+    command = [sys.executable, "-c", f"import setuptools.build_meta as b; b.build_wheel({str(tmp_path)!r})"]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "checkout of the whole repository" in done.stderr
+    assert not list(tmp_path.glob("*.whl"))
+
+
 def test_a_source_folder_that_was_not_installed_says_so(tmp_path):
     run("cp", "-r", SOURCE / "longembed", tmp_path / "longembed")
     (tmp_path / "longembed/messages.pb").unlink()

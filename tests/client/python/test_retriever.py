@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from string import ascii_lowercase
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 
 longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
-from longembed import Options, Retriever, maxsim  # noqa: E402
+from longembed import Embedding, LongEmbedError, Options, Retriever, maxsim  # noqa: E402
 from longembed.retriever import BM25, Vectors, document_options, embed_all, query_options  # noqa: E402
 from longembed.sentences import split  # noqa: E402
 
@@ -25,6 +26,8 @@ TEXTS = {
 class WordClient:
     """A replacement for a server. The vector of a text is the normalized counts of its words' first letters. Windows are sentences."""
 
+    recipe = "r"
+
     def __init__(self):
         self.asked: list[tuple[Options, list[str]]] = []
 
@@ -37,7 +40,7 @@ class WordClient:
         for id, text in reversed(pairs):  # Answers come in any order.
             pieces = split(text) if options.output == "WINDOW_VECTORS" else [text]
             vectors = np.stack([self.vector(piece) for piece in pieces])
-            yield SimpleNamespace(id=id, error=None, scales=None, vector=vectors[0], float32=lambda vectors=vectors: vectors)
+            yield SimpleNamespace(id=id, error=None, scales=None, recipe=self.recipe, vector=vectors[0], float32=lambda vectors=vectors: vectors)
 
     @staticmethod
     def vector(text):
@@ -157,7 +160,21 @@ def test_several_systems_are_fused_and_one_is_itself():
     retriever.add(TEXTS)
     expected = maxsim.fuse([one.scores(client, ["dogs bark"]), other.scores(client, ["dogs bark"])], [1, 3])
     np.testing.assert_allclose(retriever.scores(["dogs bark"]), expected)
-    np.testing.assert_allclose(Retriever(client, [one]).scores(["dogs bark"]), one.scores(client, ["dogs bark"]))
+    single = Retriever(client, [Vectors(Options(), Options())])
+    single.add(TEXTS)
+    np.testing.assert_allclose(single.scores(["dogs bark"]), one.scores(client, ["dogs bark"]))
+
+
+@pytest.mark.parametrize("encoding", ["FLOAT16", "BFLOAT16", "INT8", "BINARY"])
+def test_queries_of_every_encoding_are_scored_by_their_components(encoding):
+    [vector] = WordClient.vector("cats purr")[None]
+    packed = {"FLOAT16": vector.astype(np.float16), "BFLOAT16": vector, "INT8": np.rint(vector * 127).astype(np.int8), "BINARY": np.packbits(vector > 0.1)}
+    scales = np.array([1 / 127], np.float32) if encoding == "INT8" else None
+    answer = Embedding(0, packed[encoding][None], scales, len(vector), np.zeros((1, 2), np.int64), 3, 0, [], "m", "", "r")
+    client = SimpleNamespace(embed_stream=lambda texts, options: (answer for _ in texts))
+    found = embed_all(client, ["cats purr"], Options(encoding=encoding))
+    np.testing.assert_array_equal(found, answer.float32())
+    assert found.dtype == np.float32
 
 
 @pytest.mark.parametrize("by_sentence", [False, True])
@@ -252,6 +269,21 @@ def test_documents_that_cannot_be_embedded_are_added_to_no_system():
     assert retriever.search(["dogs bark"])[0][0].id == "dogs"
 
 
+def test_vectors_of_two_recipes_are_not_mixed():
+    """As of a server that is restarted with other weights between two calls, or within the stream of one."""
+    client = WordClient()
+    retriever = Retriever(client, [Vectors(Options(), Options())])
+    retriever.add({"cats": TEXTS["cats"]})
+    client.recipe = "other"
+    with pytest.raises(LongEmbedError, match="from recipe other to r or back; embed all texts again"):
+        retriever.add({"dogs": TEXTS["dogs"]})
+    assert retriever.ids == ["cats"]
+    answers = WordClient().embed_stream(["a", "b"], Options())
+    changing = SimpleNamespace(embed_stream=lambda texts, options: (SimpleNamespace(**{**vars(a), "recipe": a.id}) for a in answers))
+    with pytest.raises(LongEmbedError, match="changed"):
+        embed_all(changing, ["a", "b"], Options())
+
+
 def test_search_names_the_best_documents_in_order():
     client = WordClient()
     retriever = Retriever(client, [Vectors(Options(output="WINDOW_VECTORS"), Options())])
@@ -301,6 +333,9 @@ def test_no_queries_and_no_documents_have_no_hits(calibrated):
     if calibrated:
         retriever.calibrate(["cats", "dogs"])
     assert retriever.search(["cats"]) == [[]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert retriever.scores(["cats", "dogs"]).shape == (2, 0)
     with pytest.raises(TypeError, match="list of queries"):
         retriever.search("cats")
     retriever.add(TEXTS)

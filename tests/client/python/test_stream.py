@@ -9,7 +9,7 @@ import pytest
 
 longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
-from longembed import AsyncClient, Client, DeadlineExceeded, InvalidArgument, Overloaded, Unavailable  # noqa: E402
+from longembed import AsyncClient, Client, DeadlineExceeded, InvalidArgument, Overloaded, Unavailable, messages  # noqa: E402
 from longembed.pending import PART_CODE_POINTS  # noqa: E402
 from scripted_server import abort_overloaded, answer, refusal, serving  # noqa: E402
 
@@ -369,6 +369,44 @@ def test_an_answer_that_was_not_asked_for_is_an_error(collect):
     assert raised.value.code == "INTERNAL"
 
 
+@COLLECTORS
+@pytest.mark.parametrize("id", ["first", "\u00b2", "9" * 5000], ids=["no number", "superscript", "long"])
+def test_an_answer_to_an_id_that_was_never_sent_is_an_error(collect, id):
+    def confused(requests, context):
+        yield messages.EmbedStreamResponse(id=id, result=answer(next(requests)).result)
+
+    with serving(confused) as address, pytest.raises(longembed.LongEmbedError, match="not asked for") as raised:
+        collect(address, texts(1))
+    assert raised.value.code == "INTERNAL"
+
+
+@COLLECTORS
+def test_an_answer_that_is_not_in_the_encoding_is_an_error(collect):
+    """Half of a float16 at the end, as a proxy or another server might send it."""
+
+    def torn(requests, context):
+        for request in requests:
+            result = messages.EmbedResult(tokens=1)
+            result.embeddings.add(packed=b"abc", dimensions=1)
+            yield messages.EmbedStreamResponse(id=request.id, result=result)
+
+    with serving(torn) as address, pytest.raises(longembed.LongEmbedError, match="not FLOAT16") as raised:
+        collect(address, texts(1), encoding="FLOAT16")
+    assert raised.value.code == "INTERNAL"
+
+
+@COLLECTORS
+def test_an_answer_without_a_vector_is_an_error_of_the_stream(collect):
+    """Also the last answer, after which nothing would be waited for."""
+
+    def empty(requests, context):
+        for request in requests:
+            yield messages.EmbedStreamResponse(id=request.id, result=messages.EmbedResult(tokens=1))
+
+    with serving(empty) as address, pytest.raises(longembed.LongEmbedError, match="without a vector"):
+        collect(address, texts(1))
+
+
 def test_a_refused_text_is_answered_while_the_iterable_waits():
     told = threading.Event()
 
@@ -454,6 +492,8 @@ def test_wrong_options_are_refused_before_anything_is_read(collect):
         collect(address, never(), extension={"windws": {}})
     with serving(echo) as address, pytest.raises(ValueError, match="in_flight is 0"):
         collect(address, never(), in_flight=0)
+    with serving(echo) as address, pytest.raises(TypeError, match="skip takes a list of ids, not one str"):
+        collect(address, never(), skip="GPL-3")
 
 
 def test_a_caller_that_breaks_off_ends_the_stream():

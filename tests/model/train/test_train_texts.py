@@ -48,6 +48,24 @@ def test_html_is_read_without_what_is_not_text():
     assert "two\n\n" in texts.plain_text(page)
 
 
+@pytest.mark.parametrize("body", ["<body>", "", "<BODY TEXT=black>"])
+def test_the_end_of_a_head_may_be_left_out(body):
+    page = f"<html><head><title>T</title><meta charset=utf-8><style>x{{}}</style>\n{body}<h1>One</h1><p>two<header>three</header>"
+    assert texts.plain_text(page).split() == ["One", "two"]
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    """Permissions do not stop root, so that the error is made here."""
+    (tmp_path / "a.txt").write_text(long(ENGLISH, "x"))
+
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(tmp_path), "open", refuse)
+    with pytest.raises(TrainError, match="a.txt cannot be read .*Permission denied.*; remove it or leave it out"):
+        texts.read([tmp_path])
+
+
 def test_a_paragraph_is_read_once(tmp_path):
     (tmp_path / "a.txt").write_text(long(ENGLISH, "x"))
     (tmp_path / "b.txt").write_text(long(ENGLISH, "x"))

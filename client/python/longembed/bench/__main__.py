@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import io
 import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from longembed import TLS, Client, LongEmbedError
 
@@ -22,7 +25,9 @@ TASKS_HELP = "passkey, needle (made here); hub:SET (" + ", ".join(hub.SETS) + ")
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    write_any_name(sys.stdout)
     try:
+        refuse_missing_packages(options)
         return options.command(options)
     except (CorpusError, recipes.RecipeError, EmbedderError, LongEmbedError, ValueError, OSError, ImportError) as error:
         print(f"longembed-bench: {error}", file=sys.stderr)
@@ -30,6 +35,20 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nlongembed-bench: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
+
+
+def write_any_name(stream: TextIO) -> None:
+    """Lets a stream write characters that its encoding lacks as escapes, as standard error does. Names of rows and sets may be in any script, and
+    must not end a run."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def refuse_missing_packages(options: argparse.Namespace) -> None:
+    """Refuses to start without the packages that a command needs. pip installs the command without its extra, too."""
+    needed = {"yaml": hasattr(options, "rows"), "matplotlib": not getattr(options, "no_pictures", options.command is not plot)}
+    for name in (name for name, wanted in needed.items() if wanted and importlib.util.find_spec(name) is None):
+        raise ImportError(f'{name} is not installed: pip install "longembed[bench]"')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -133,6 +152,8 @@ def connected(options: argparse.Namespace) -> Iterator[Client | None]:
 
 
 def bench_of(options: argparse.Namespace, client: Client | None) -> runner.Bench:
+    if client and options.model and options.model in client.model().aliases:
+        raise recipes.RecipeError(f"--model {options.model} names a profile, but rows have extensions of their own; give it as model of a row's document")
     store = Store(options.store or options.out / "store")
     return runner.Bench(client, store, options.seed, options.query_model, progress_bars(options.quiet), lambda line: print(line, flush=True))
 
@@ -212,11 +233,18 @@ def advice(options: argparse.Namespace) -> int:
         def evaluate(sample: Corpus, rows: Sequence[recipes.Row]) -> list[dict]:
             return bench.measure("", sample, recipes.Recipes({row.name: row for row in rows}, loaded.baseline))["rows"]
 
-        able = bench.able(list(loaded.rows.values()))
+        able = bench.able([row for row in loaded.rows.values() if may_be_advised(row, bench, model["name"] if options.manifest else None)])
         baseline = loaded.rows[loaded.baseline]
         found = advise.advise(corpus, able, baseline, evaluate, options.objective, options.max_vectors, options.within, options.seed)
     write_advice(found, corpus, loaded, model, options)
     return 0
+
+
+def may_be_advised(row: recipes.Row, bench: runner.Bench, manifest_of: str | None) -> bool:
+    """Returns whether the row may become advice, or its baseline. `manifest_of` names the model into whose manifest the advice is written, if any."""
+    if row.kind != "document" or recipes.model_of(row) is None:
+        return True
+    return not bench.names_profile(row) and manifest_of in (None, recipes.model_of(row))
 
 
 def write_advice(found: advise.Advice, corpus: Corpus, loaded: recipes.Recipes, model: dict, options: argparse.Namespace) -> None:
@@ -256,7 +284,10 @@ def progress_bars(quiet: bool):
 
     if quiet or not sys.stderr.isatty():
         return no_bars
-    from tqdm import tqdm
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError('progress bars need tqdm: pip install "longembed[bench]", or give --quiet') from error
 
     return lambda label, total: tqdm(total=total, desc=label, unit="text", leave=False, smoothing=0.05)
 

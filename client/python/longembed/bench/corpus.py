@@ -220,9 +220,22 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 def parse(text: str, where: str) -> Line:
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:  # Also a number with thousands of digits.
-        raise CorpusError(f"{where}: not JSON: {error}") from error
+        raise CorpusError(f"{where}: {error}" if isinstance(error, RepeatedKeyError) else f"{where}: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise CorpusError(f"{where}: a line must be a JSON object; it is {type(values).__name__}")
     return Line(values, where)
+
+
+class RepeatedKeyError(ValueError):
+    """A JSON object has a key twice, of which json keeps the last."""
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict:
+    values: dict = {}
+    for key, value in pairs:
+        if key in values:
+            raise RepeatedKeyError(f"the key {json.dumps(key)} occurs twice")
+        values[key] = value
+    return values

@@ -8,6 +8,7 @@ import json
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from longembed import Client, Options
+from longembed.channel import is_local
 
 from .store import Vectors, excerpt
 
@@ -68,6 +70,9 @@ class OpenAIEmbedder:
         self.url, self.model, self.prompt, self.dimensions, self.batch, self.timeout = url.rstrip("/"), model, prompt, dimensions, batch, timeout
         self.key = os.environ.get(key_env, "")
         self.attempts = 5
+        # A proxy from the environment could not reach this machine.
+        local = is_local(urllib.parse.urlsplit(self.url).hostname or "")
+        self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
 
     def describe(self) -> dict:
         return {"kind": "openai", "url": self.url, "model": self.model, "prompt": self.prompt, "dimensions": self.dimensions}
@@ -102,7 +107,7 @@ class OpenAIEmbedder:
         request = urllib.request.Request(f"{self.url}/embeddings", json.dumps(body).encode(), headers)
         for attempt in range(self.attempts):
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                with self._opener.open(request, timeout=self.timeout) as answer:
                     return json.load(answer)
             except urllib.error.HTTPError as error:
                 if error.code not in (429, 500, 502, 503) or attempt == self.attempts - 1:

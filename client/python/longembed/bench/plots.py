@@ -38,6 +38,7 @@ STYLE = {
     "axes.axisbelow": True,
     "grid.color": "#EBEFF2",
     "text.color": INK,
+    "text.parse_math": False,  # Names of rows and sets may contain dollar signs.
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.major.size": 0,

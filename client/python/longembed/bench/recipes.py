@@ -181,13 +181,15 @@ def query_model_of(row: Row, query_model: str | None = None) -> str | None:
 def query_options(row: Row, model: Any, query_model: str | None = None) -> Options:
     """Returns the row's options for queries. `model` describes query_model_of(row, query_model). If the row names no prompt, the model's QUERY
     prompt is used. A query beyond the trained window is cut into windows. If the row names no dimensions for queries, those of its documents are
-    used."""
+    used. The profile of an alias NAME:PROFILE is for the side that names it: of the documents' alias, queries get the model alone."""
     given = _with_prompt(dict(row.body.get("query") or {}), "QUERY", model)
-    if name := query_model_of(row, query_model):
+    documents = model_of(row)
+    own = given.get("model") or (query_model if documents is None else None)
+    if name := own or (model.name if documents in model.aliases else documents):
         given["model"] = name
     if "dimensions" not in given:
         given |= {key: value for key, value in row.body["document"].items() if key in ("dimensions", "force_dimensions")}
-    if "extension" not in given and "truncate" not in given:
+    if "extension" not in given and "truncate" not in given and own not in model.aliases:
         given["extension"] = {"windows": {}}
     return Options(**given)
 
@@ -259,6 +261,11 @@ def _check_document(body: dict, where: str) -> None:
             raise RecipeError(f"{where}: {error}") from error
         if "output" in document:
             raise RecipeError(f"{where}: document.output cannot be given with aggregate, which is made from WINDOW_VECTORS")
+        if groups := Options(extension=document.get("extension")).message().extension.windows.vectors:
+            raise RecipeError(
+                f"{where}: extension.windows.vectors is {groups}, and aggregate is made from the vectors of windows, not of groups of them; "
+                f"give output: WINDOW_VECTORS instead, or aggregate: groups({groups})"
+            )
     if ("aggregate" in body or document.get("output") == "WINDOW_VECTORS") and "normalize" in document:
         raise RecipeError(f"{where}: document.normalize cannot be given with windows: they are always aggregated un-normalized and scored normalized")
 

@@ -19,7 +19,7 @@ from .corpus import Corpus
 from .embedders import EmbedderError
 from .recipes import Recipes, Row
 from .store import Store, write_whole
-from .systems import Bars, Scorer, no_bars
+from .systems import Bars, Models, Scorer, no_bars
 
 FORMAT = 1
 DRAWS = 2000
@@ -51,6 +51,9 @@ class Bench:
     bars: Bars = no_bars
     say: Callable[[str], None] = lambda line: None
 
+    def __post_init__(self):
+        self._models = Models(self.client)
+
     def run(self, task: Task, chosen: Recipes) -> dict:
         """Returns the result. It lists, with a reason, the rows that the model cannot run or that are not run at a length."""
         model = self.describe_model()
@@ -59,7 +62,7 @@ class Bench:
 
     def measure(self, name: str, corpus: Corpus, chosen: Recipes) -> dict:
         """Returns the figures of one set: {"name", "corpus", "rows", "skipped"}."""
-        scorer = Scorer(self.client, self.store, corpus, self.bars, self.query_model)
+        scorer = Scorer(self.client, self.store, corpus, self.bars, self.query_model, self._models)
         bootstrap = metrics.Bootstrap(corpus.answers(), DRAWS, self.seed)
         values, costs, skipped = {}, {}, {}
         for row in chosen.rows.values():
@@ -82,10 +85,15 @@ class Bench:
         """Returns the rows that the model can run."""
         return [row for row in rows if not self._why_not(row, "")]
 
+    def names_profile(self, row: Row) -> bool:
+        """Returns whether the row's documents have a profile of the server, by an alias NAME:PROFILE as their model."""
+        name = recipes.model_of(row)
+        return name is not None and name in self._models.get(name).aliases
+
     def describe_model(self) -> dict | None:
         if self.client is None:
             return None
-        model = self.client.model()
+        model = self._models.get(None)
         fields = ("name", "architecture", "trained_window", "dimensions", "precision", "device", "engine")
         queries = {"query_model": self.query_model} if self.query_model else {}
         return {name: getattr(model, name) for name in fields} | queries | {"file_sha256": dict(model.file_sha256)}
@@ -94,7 +102,7 @@ class Bench:
         if row.longest and length.isdigit() and int(length) > row.longest:
             return f"run up to {row.longest} tokens only"
         if row.kind == "document" and self.client is not None:
-            missing = sorted(recipes.methods(row) - set(self.client.model(recipes.model_of(row)).methods))
+            missing = sorted(recipes.methods(row) - set(self._models.get(recipes.model_of(row)).methods))
             if missing:
                 return f"the model has no {', '.join(missing)}"
         return None

@@ -58,14 +58,11 @@ class Bar(Protocol):
 @dataclass(frozen=True)
 class Embedded:
     """The vectors of all texts in their order. `seconds` is the time that embedding took when it was done, even if that was in an earlier run.
-    Tokens are those of the encoded texts."""
+    `tokens` are those of the encoded texts. Of both, a text that occurs again counts once, as it is embedded once."""
 
     vectors: list[Vectors]
     seconds: float
-
-    @property
-    def tokens(self) -> int:
-        return sum(one.tokens for one in self.vectors)
+    tokens: int
 
 
 class Store:
@@ -83,8 +80,8 @@ class Store:
         if missing:
             shelf.fill(embedder, missing, bar)
         kept = [shelf.found[name] for name in names]
-        unique = {id(one): one for one in kept}
-        return Embedded([one.vectors for one in kept], sum(one.seconds for one in unique.values()))
+        unique = {id(one): one for one in kept}.values()
+        return Embedded([one.vectors for one in kept], sum(one.seconds for one in unique), sum(one.vectors.tokens for one in unique))
 
 
 @dataclass(frozen=True)

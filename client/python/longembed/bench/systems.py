@@ -16,7 +16,7 @@ from longembed.retriever import query_pieces
 from . import aggregate as aggregates
 from . import recipes
 from .corpus import Corpus
-from .embedders import OpenAIEmbedder, SentenceTransformersEmbedder, ServerEmbedder, first_tokens
+from .embedders import EmbedderError, OpenAIEmbedder, SentenceTransformersEmbedder, ServerEmbedder, first_tokens
 from .recipes import Row
 from .store import Bar, Embedded, Embedder, Store, key_of
 
@@ -65,22 +65,39 @@ class Scored:
     cost: Cost
 
 
+class Models:
+    """The models of the server, as they were when a run first asked for them. One that the server then replaces by other files, or by another
+    precision, under the same name is refused: a row would compare its vectors with those of the first."""
+
+    def __init__(self, client: Client | None):
+        self._client = client
+        self._first: dict[str | None, Any] = {}
+
+    def get(self, name: str | None) -> Any:
+        """Describes a model. None: the client's."""
+        if name not in self._first:
+            if self._client is None:
+                raise recipes.RecipeError("a row with document needs a running server: --server HOST:PORT")
+            self._first[name] = self._client.model(name)
+        return self._first[name]
+
+    def refuse_another(self, name: str | None) -> None:
+        first, now = self.get(name), self._client.model(name)
+        for field_name in ("name", "precision", "file_sha256"):
+            if getattr(first, field_name) != getattr(now, field_name):
+                raise EmbedderError(f"the server has replaced the model {first.name!r} (another {field_name}) during the run; run the same command again")
+
+
 class Scorer:
     """Scores the rows of one corpus. The scores of a row are computed once, and sums use them."""
 
-    def __init__(self, client: Client | None, store: Store, corpus: Corpus, bars: Bars = no_bars, query_model: str | None = None):
+    def __init__(
+        self, client: Client | None, store: Store, corpus: Corpus, bars: Bars = no_bars, query_model: str | None = None, models: Models | None = None
+    ):
         self.client, self.store, self.corpus, self.bars, self.query_model = client, store, corpus, bars, query_model
+        self.models = models or Models(client)
         self.done: dict[str, Scored] = {}
-        self._models: dict[str | None, Any] = {}
         self._cut: dict[tuple[int, str, str | None], list[str]] = {}
-
-    def model(self, name: str | None) -> Any:
-        """Describes a model of the server. None: the client's."""
-        if name not in self._models:
-            if self.client is None:
-                raise recipes.RecipeError("a row with document needs a running server: --server HOST:PORT")
-            self._models[name] = self.client.model(name)
-        return self._models[name]
 
     def score(self, row: Row) -> Scored:
         """Returns [queries, documents]. For a sum, the rows that it names must have been scored before."""
@@ -90,7 +107,8 @@ class Scorer:
         return self.done[row.name]
 
     def _document(self, row: Row) -> Scored:
-        model = self.model(recipes.model_of(row))
+        names = (recipes.model_of(row), recipes.query_model_of(row, self.query_model))
+        model, asking = map(self.models.get, names)
         options = recipes.document_options(row, model)
         embedder = ServerEmbedder(self.client, options)
         texts: Sequence[str] = self.corpus.documents
@@ -99,9 +117,11 @@ class Scorer:
         width = model.dimensions if options.dimensions is None else options.dimensions
         size = width * BYTES[options.encoding] + (4 if options.encoding == "INT8" else 0)
         combine = aggregates.parse(str(row.body.get("aggregate", "windows"))) if recipes.keeps_windows(row) else None
-        asking = self.model(recipes.query_model_of(row, self.query_model))
         queries = ServerEmbedder(self.client, recipes.query_options(row, asking, self.query_model))
-        return self._vectors(row, embedder, texts, queries, combine, size)
+        scored = self._vectors(row, embedder, texts, queries, combine, size)
+        for name in names:
+            self.models.refuse_another(name)
+        return scored
 
     def _openai(self, row: Row) -> Scored:
         given = dict(row.body["openai"])

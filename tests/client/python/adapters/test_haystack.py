@@ -60,6 +60,8 @@ def test_run_async(address, expected, long_text):
 
 def test_bad_documents_are_refused(address):
     embedder = LongEmbedDocumentEmbedder(address, progress_bar=False)
+    with pytest.raises(TypeError, match="meta_fields_to_embed takes a list of names"):
+        LongEmbedDocumentEmbedder(address, meta_fields_to_embed="title")
     with pytest.raises(TypeError, match="list of Documents"):
         embedder.run(documents="text")
     with pytest.raises(ValueError, match="document x has no text"):

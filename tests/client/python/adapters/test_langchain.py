@@ -91,12 +91,15 @@ def test_ids_of_documents(address):
         retriever = LongEmbedRetriever(retriever=Retriever.windows(client, tokens=(128,), bm25=False))
         assert retriever.add_documents([Document(page_content="one"), Document(id="x", page_content="two")]) == ["0", "x"]
         assert retriever.add_documents([Document(page_content="three")]) == ["2"]
+        numbered = [Document(id="3", page_content="four"), Document(page_content="five"), Document(page_content="six"), Document(id="5", page_content="seven")]
+        assert retriever.add_documents(numbered) == ["3", "4", "6", "5"]
+        assert retriever.add_documents([Document(page_content="eight")]) == ["7"]
         with pytest.raises(ValueError, match="'x' is taken"):
             retriever.add_documents([Document(page_content="four"), Document(id="x", page_content="five")])
-        assert len(retriever.invoke("one")) == 3
+        assert len(retriever.invoke("one")) == 4 and len(retriever.retriever.ids) == 8
         with pytest.raises(TypeError, match="not both"):
             LongEmbedRetriever.from_documents([], client, retriever=retriever.retriever)
         with pytest.raises(ValueError, match="k"):
             LongEmbedRetriever(retriever=Retriever.windows(client, bm25=False), k=0)
-        with pytest.raises(ValueError, match="the retriever has 3 documents already"):
+        with pytest.raises(ValueError, match="the retriever has 8 documents already"):
             LongEmbedRetriever(retriever=retriever.retriever)

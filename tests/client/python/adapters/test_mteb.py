@@ -128,6 +128,24 @@ def test_results_of_another_recommendation_are_kept_apart(address, monkeypatch):
     assert LongEmbedEncoder(address, document=recommended).mteb_model_meta.experiment_kwargs != before
 
 
+def test_results_of_other_prompts_are_kept_apart(address, monkeypatch):
+    """The manifest may get other prompts, while the options name them as before, and the model's files stay the same."""
+
+    def metas():
+        return [search_or_encoder(address).mteb_model_meta for search_or_encoder in (LongEmbedEncoder, LongEmbedSearch)]
+
+    model, before = Client.model, metas()
+
+    def described(*given):
+        found = model(*given)
+        found.prompts["query"] = "ask: "
+        return found
+
+    monkeypatch.setattr(Client, "model", described)
+    for one, other in zip(before, metas(), strict=True):
+        assert one.revision == other.revision and one.experiment_name != other.experiment_name
+
+
 def test_results_of_different_options_are_kept_apart(address):
     metas = [
         LongEmbedEncoder(address).mteb_model_meta,
@@ -180,6 +198,8 @@ def test_local_data_that_contradicts_itself_is_refused(data, tmp_path):
     write(tmp_path / "dev.qrels.jsonl.gz", [{"query": "q", "doc": "d", "relevance": 1}])
     with pytest.raises(ValueError, match="'d' occurs twice"):
         use_local_data(mteb.get_task(TASK), tmp_path, ["dev", "dev"])
+    with pytest.raises(TypeError, match="halves takes a list of names"):
+        use_local_data(mteb.get_task(TASK), tmp_path, "dev")
     with pytest.raises(FileNotFoundError, match="other.docs.jsonl"):
         use_local_data(mteb.get_task(TASK), tmp_path, ["other"])
     for relevances, message in (([0.5], "whole number"), ([1, 0], "as 1 and as 0")):

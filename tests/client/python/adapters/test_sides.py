@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import pickle
 
@@ -11,7 +12,7 @@ import pytest
 
 longembed = pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
-from longembed import AsyncClient, Client, InvalidArgument, Options, messages  # noqa: E402
+from longembed import AsyncClient, Client, InvalidArgument, LongEmbedError, Options, messages, results  # noqa: E402
 from longembed.sides import DOCUMENT, QUERY, Connection, Sides  # noqa: E402
 
 QUESTION = "How long is the Nile?"
@@ -131,6 +132,18 @@ def test_a_text_that_fails_is_named(address, long_text):
 
     with pytest.raises(InvalidArgument, match=r"^text 1: .*512"):
         asyncio.run(embed())
+
+
+def test_vectors_of_two_recipes_are_not_mixed(address, monkeypatch):
+    """As of a server that is restarted with other weights within a stream. No caller of an adapter sees recipes."""
+    embedding = results.embedding
+    monkeypatch.setattr(results, "embedding", lambda *given: dataclasses.replace(found := embedding(*given), recipe=f"{found.recipe} {found.tokens}"))
+    sides = Sides(address)
+    assert len(sides.embed(DOCUMENT, ["one", "two"])) == 2
+    with pytest.raises(LongEmbedError, match="changed, from recipe .* embed all texts again"):
+        sides.embed(DOCUMENT, ["one", "one and two"])
+    with pytest.raises(LongEmbedError, match="changed, from recipe"):
+        asyncio.run(sides.aembed(DOCUMENT, ["one", "one and two"]))
 
 
 def test_what_is_no_list_of_texts_is_refused(address):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ import yaml
 pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
 from longembed.bench import advise, recipes  # noqa: E402
+from longembed.bench.__main__ import may_be_advised  # noqa: E402
 
 # Metric and seconds of each recipe. The number of vectors follows from its windows.
 FIGURES = {
@@ -159,6 +161,15 @@ def test_an_extension_is_written_by_the_names_of_the_proto():
     (row,) = recipes.parse({"rows": {"a": body}}).rows.values()
     assert recipes.methods(row) == {"windows", "attention_log_scaling"}
     assert advise.extension_of(row) == {"windows": {"tokens": 64, "aggregation": "MAX"}, "attention_log_scaling": True}
+
+
+@pytest.mark.parametrize(("manifest_of", "advised"), [(None, ["a", "b", "c", "words"]), ("served", ["a", "b", "words"])])
+def test_a_manifest_gets_no_advice_of_another_model(manifest_of, advised):
+    bodies = {"a": {"document": {}}, "b": {"document": {"model": "served"}}, "c": {"document": {"model": "other"}}, "words": {"bm25": {}}}
+    bodies["d"] = {"document": {"model": "served:profile"}}
+    bench = SimpleNamespace(names_profile=lambda row: ":" in recipes.model_of(row))
+    rows = recipes.parse({"rows": bodies}).rows.values()
+    assert [row.name for row in rows if may_be_advised(row, bench, manifest_of)] == advised
 
 
 def test_a_baseline_that_cannot_be_run_is_refused(corpus, rows):

@@ -107,6 +107,9 @@ def test_a_broken_archive_and_broken_json_are_named(tmp_path):
     with pytest.raises(CorpusError, match="dev.docs.jsonl.gz cannot be read: Error -3 while decompressing"):
         read_folder(tmp_path)
     write_set(tmp_path / "other", suffix="")
+    (tmp_path / "other" / "dev.docs.jsonl").write_text('{"id": "d0", "text": "a title", "text": "its text"}\n')
+    with pytest.raises(CorpusError, match='dev.docs.jsonl, line 1: the key "text" occurs twice'):
+        read_folder(tmp_path / "other")
     (tmp_path / "other" / "dev.docs.jsonl").write_text('{"id": "d0",\n')
     with pytest.raises(CorpusError, match="dev.docs.jsonl, line 1: not JSON"):
         read_folder(tmp_path / "other")

@@ -17,7 +17,9 @@ pytest.importorskip("bm25s", reason="bm25s is not installed; run tests/run.sh")
 from longembed import Client, Options  # noqa: E402
 from longembed.bench import aggregate, embedders, recipes, runner, synthetic  # noqa: E402
 from longembed.bench.__main__ import main  # noqa: E402
+from longembed.bench.corpus import read_folder  # noqa: E402
 from longembed.bench.store import Store  # noqa: E402
+from running_server import start_server  # noqa: E402
 from small_sets import write_lines  # noqa: E402
 
 ROWS = """
@@ -124,6 +126,31 @@ def test_answers_by_another_recipe_than_the_described_one_are_refused(client, tm
     assert not list(tmp_path.rglob("*.npz"))
 
 
+@pytest.mark.parametrize("field", ["precision", "file_sha256"])
+def test_a_model_that_is_replaced_between_documents_and_queries_is_refused(client, small_set, tmp_path, monkeypatch, field):
+    """Each side has vectors of one recipe, but not of the same weights."""
+    model, embed, replaced = Client.model, embedders.ServerEmbedder.embed, []
+
+    def described(self, *given):
+        found = model(self, *given)
+        if replaced and field == "precision":
+            found.precision = "other"
+        elif replaced:
+            found.file_sha256["weights.safetensors"] = "other"
+        return found
+
+    def embed_and_replace(self, texts):
+        yield from embed(self, texts)
+        replaced.append(True)
+
+    monkeypatch.setattr(Client, "model", described)
+    monkeypatch.setattr(embedders.ServerEmbedder, "embed", embed_and_replace)
+    rows = recipes.parse({"rows": {"cut": {"document": {"truncate": "END"}}}})
+    task = runner.Task("small", {"": read_folder(small_set)})
+    with pytest.raises(recipes.RecipeError, match=f"row 'cut': the server has replaced the model 'e5-small-v2' .another {field}. during the run"):
+        runner.Bench(client, Store(tmp_path / "store")).run(task, rows)
+
+
 def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys):
     (tmp_path / "rows.yaml").write_text(ROWS)
     command = ["run", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out")]
@@ -167,6 +194,28 @@ def test_passkey_by_length(client, tmp_path):
     assert found == [{"truncated": 1.0, "plain only": 1.0}, {"truncated": 0.125}]
     assert result["mean"] == {"truncated": 0.5625}
     assert result["slices"][1]["skipped"] == {"plain only": "run up to 256 tokens only"}
+
+
+@pytest.fixture
+def profiled(tmp_path) -> str:
+    """Starts a server with the profile "archive"."""
+    running = start_server(tmp_path, ["e5-small-v2"], extra="profiles: {archive: {windows: {tokens: 64}}}\n")
+    yield f"127.0.0.1:{running.port}"
+    assert running.stop() == 0
+
+
+def test_a_model_named_with_a_profile_runs_and_is_not_advised(profiled, small_set, tmp_path, capsys):
+    """Advice must not change. A profile may change on the server, and without its profile the row would be the plain encoding."""
+    (tmp_path / "rows.yaml").write_text('rows: {cut: {document: {truncate: END}}, archive: {document: {model: "e5-small-v2:archive"}}}')
+    command = [str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", profiled, "--out", str(tmp_path / "out"), "--no-pictures"]
+    assert main(["run", *command]) == 0
+    results = json.loads((tmp_path / "out/set/e5-small-v2/results.json").read_text())
+    assert [row["cost"]["truncated_documents"] for row in results["slices"][0]["rows"]] == [4, 0]
+    capsys.readouterr()
+    assert main(["advise", *command]) == 1
+    assert "none of the rows fits the objective one-vector" in capsys.readouterr().err
+    assert main(["run", *command, "--model", "e5-small-v2:archive"]) == 1
+    assert "--model e5-small-v2:archive names a profile" in capsys.readouterr().err
 
 
 def test_advice_for_a_small_set(address, small_set, tmp_path, capsys):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -49,6 +52,15 @@ def test_dimensions_are_sent_and_without_a_key_no_authorization(stand_in, monkey
     found = embedded(OpenAIEmbedder(stand_in.url + "/", "m", dimensions=16), ["one"])
     assert stand_in.requests == [{"path": "/v1/embeddings", "key": None, "model": "m", "input": ["one"], "dimensions": 16}]
     assert found[0].values.shape == (1, 16)
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine_alone(stand_in, monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # Nothing listens there.
+    assert len(embedded(OpenAIEmbedder(stand_in.url, "m"), ["one"])) == 1
+    with pytest.raises(EmbedderError, match="http://embed.example/v1: .*refused"):
+        embedded(OpenAIEmbedder("http://embed.example/v1", "m"), ["one"])
 
 
 def test_a_key_is_written_nowhere(stand_in, monkeypatch):
@@ -180,6 +192,27 @@ def test_halves_are_a_part_of_the_name(tmp_path):
     assert main([*command, "dev"]) == main([*command, "heldout"]) == 0
     found = [json.loads((tmp_path / f"out/set-{half}/no-server/results.json").read_text()) for half in ("dev", "heldout")]
     assert [one["slices"][0]["corpus"]["name"] for one in found] == ["set-dev", "set-heldout"]
+
+
+def test_names_of_any_script_do_not_end_a_run(tmp_path):
+    """As where the locale's encoding is Latin-1."""
+    write_set(tmp_path / "set")
+    (tmp_path / "rows.yaml").write_text("rows: {слова → é: {bm25: {}}}", encoding="utf-8")
+    command = [sys.executable, "-m", "longembed.bench", "run", "set", "--rows", "rows.yaml", "--no-pictures"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert "\\u0441\\u043b\\u043e\\u0432\\u0430 \\u2192 é" in ended.stdout.decode("latin-1")
+    assert "| слова → é |" in (tmp_path / "longembed-bench/set/no-server/table.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("package", "command"), [("yaml", ["run", "set"]), ("matplotlib", ["run", "set"]), ("matplotlib", ["plot", "gains", "set", "--out", "gains.png"])]
+)
+def test_a_missing_package_is_named_with_its_extra_before_anything_is_measured(package, command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(write_set(tmp_path / "set").parent)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(command) == 1
+    assert capsys.readouterr() == ("", f'longembed-bench: {package} is not installed: pip install "longembed[bench]"\n')
 
 
 def test_errors_end_the_command_with_a_sentence(tmp_path, capsys):

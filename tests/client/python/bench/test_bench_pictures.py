@@ -156,6 +156,21 @@ def test_a_heatmap_has_the_lengths_of_all_results():
     assert texts(plots.heatmap([short, long])) == ["100", "90", "trained window", "50", "50", "trained window"]
 
 
+@pytest.mark.parametrize("name", ["from $5 to $6", "a $\\nothing$ known"])
+def test_dollar_signs_in_names_are_no_formula(name, tmp_path):
+    """matplotlib takes what is between two of them for a formula, and raises an error for one that it does not know."""
+    rows = [row("truncated", 0.3, seconds=0.2), row(name, 0.8), row(f"{name}, too", 0.9, 4.0)]
+    places = {f"{name}, too": {"figure": name, name: name, "b": 1, "c": name}}
+    shown = result({"": rows}, places, task=name)
+    assert len(plots.all_of(shown, tmp_path)) == 4
+    plots.picture("gains", [shown, shown], tmp_path / "gains.png")
+    assert name in [label.get_text() for label in plots.gains([shown, shown]).axes[0].get_yticklabels()]
+    by_length = result({length: rows for length in ("256", "1024")}, task=name)
+    plots.picture("heatmap", [by_length, by_length], tmp_path / "heatmap.png")
+    every_text = plots.heatmap([by_length]).findobj(lambda artist: hasattr(artist, "get_parse_math") and name in artist.get_text())
+    assert every_text and not any(text.get_parse_math() for text in every_text)
+
+
 def test_a_bar_in_a_name_does_not_end_its_cell(one_set):
     assert report.table(["method", "x"], [["a | b", "1"]]).endswith("| a \\| b | 1 |\n")
 

@@ -11,8 +11,8 @@ pytest.importorskip("longembed", reason="the Python package is not installed; ru
 
 from longembed.bench import recipes  # noqa: E402
 
-E5 = SimpleNamespace(input_types={"QUERY": "query", "DOCUMENT": "passage"}, methods=["windows", "interpolation"])
-BARE = SimpleNamespace(input_types={}, methods=[])
+E5 = SimpleNamespace(input_types={"QUERY": "query", "DOCUMENT": "passage"}, methods=["windows", "interpolation"], name="e5", aliases=["e5:archive"])
+BARE = SimpleNamespace(input_types={}, methods=[], name="bare", aliases=[])
 
 
 def parse(text):
@@ -39,6 +39,8 @@ def row(text):
         ("{document: {}, longest: 0}", "longest is 0"),
         ("{document: {}, aggregate: median}", "aggregate is 'median'"),
         ("{document: {output: WINDOW_VECTORS}, aggregate: mean}", "document.output cannot be given with aggregate"),
+        ("{document: {extension: {windows: {vectors: 8}}}, aggregate: mean}", "extension.windows.vectors is 8, and aggregate is made from the vectors of win"),
+        ("{document: {extension: '{\"windows\": {\"vectors\": 8}}'}, aggregate: first}", "output: WINDOW_VECTORS instead, or aggregate: groups(8)"),
         ("{document: {normalize: false}, aggregate: mean}", "document.normalize cannot be given with windows"),
         ("{bm25: {k2: 3}}", "bm25 has the unknown key 'k2'; known are b, k1, language"),
         ("{bm25: {k1: fast}}", "file: row 'only': bm25: k1 is 'fast'; it must be a number from 0"),
@@ -181,6 +183,15 @@ def test_queries_follow_the_model_and_the_dimensions_of_their_documents():
     assert recipes.query_model_of(own) == "fourth"
     assert (recipes.query_options(own, E5).model, recipes.query_options(own, E5).dimensions) == ("fourth", 32)
     assert recipes.query_model_of(row("{document: {}}")) is None
+
+
+def test_a_profile_is_for_the_side_that_names_it():
+    """A server refuses an extension beside an alias NAME:PROFILE."""
+    documents, queries = row("{document: {model: 'e5:archive'}}"), row("{document: {}, query: {model: 'e5:archive'}}")
+    assert recipes.document_options(documents, E5).model == "e5:archive"
+    assert (recipes.query_options(documents, E5).model, recipes.query_options(documents, E5).extension) == ("e5", {"windows": {}})
+    for found in (recipes.query_options(queries, E5), recipes.query_options(row("{document: {}}"), E5, "e5:archive")):
+        assert (found.model, found.extension) == ("e5:archive", None)
 
 
 @pytest.mark.parametrize("text", ["{document: {output: WINDOW_VECTORS}, reduce: max}", "{document: {}, aggregate: mean}"])
