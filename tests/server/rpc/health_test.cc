@@ -77,7 +77,7 @@ TEST_F(HealthTest, AWatchIsOnTheLedgerAndInTheMetrics) {
   EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_requests_in_flight{method=\"health.Watch\"} 0"));
 }
 
-// The fake server's ledger has room for fewer than 200 watches. Checks are still answered when it is full.
+// The fake server's ledger has room for fewer than 200 watches.
 TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
   std::vector<std::unique_ptr<Watch>> watches;
   std::vector<std::unique_ptr<grpc::health::v1::Health::Stub>> stubs;  // Each connection allows few streams.
@@ -97,10 +97,18 @@ TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
   }
   EXPECT_EQ(code, grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_GT(watches.size(), 50u);
-  grpc::ClientContext context;
-  HealthCheckResponse response;
-  EXPECT_TRUE(stub_->Check(&context, HealthCheckRequest(), &response).ok());
   for (const auto& watch : watches) watch->context.TryCancel();
+}
+
+TEST_F(HealthTest, AFullLedgerStillAnswersChecks) {
+  const auto all = server_.host().ledger.BeginMessage("someone");
+  ASSERT_TRUE(all->Hold(Memory::kRequests, int64_t{1} << 30).ok());
+  grpc::ClientContext context, watch_context;
+  HealthCheckResponse response;
+  const grpc::Status checked = stub_->Check(&context, HealthCheckRequest(), &response);
+  EXPECT_TRUE(checked.ok()) << checked.error_message();
+  EXPECT_EQ(stub_->Watch(&watch_context, HealthCheckRequest())->Finish().error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
 // Tests the limit on a port without keys, where clients are not distinguished.
