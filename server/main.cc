@@ -91,7 +91,8 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   apis = Apis::Make(config.tei, {.models = models, .pool = pool, .clock = clock, .limits = config.limits},
                     context.profiles, context.calls);
   if (!apis.ok()) return apis.status();
-  const Registration waiting_tasks = context.metrics.ReadTokenizationQueue([&pool] { return pool.waiting(); });
+  const Registration waiting_tasks = context.metrics.ReadTokenizationQueue(
+      [&pool] { return TokenizationReading{.tasks = pool.waiting(), .longest_wait = pool.longest_wait()}; });
   signals.StartServing();
   context.health.Add((*apis)->names());
   server = std::make_unique<GrpcServer>(config, context.calls);

@@ -90,6 +90,20 @@ TEST(MetricsTest, ARegistrationEndsAfterTheScrapeThatAsks) {
   EXPECT_TRUE(asked);
 }
 
+// Calls are refused for the wait of both queues, and replicas are scaled by this gauge.
+TEST(MetricsTest, TheExpectedWaitIncludesThatForATokenizingThread) {
+  Metrics metrics({});
+  const Registration queue = metrics.ReadQueue("m", [] { return QueueReading{.expected_wait = absl::Seconds(2)}; });
+  {
+    const Registration tokenizer =
+        metrics.ReadTokenizationQueue([] { return TokenizationReading{.tasks = 3, .longest_wait = absl::Seconds(4)}; });
+    const std::string text = metrics.Scrape();
+    EXPECT_THAT(text, HasSubstr("longembed_tokenization_queue_tasks 3"));
+    EXPECT_THAT(text, HasSubstr("longembed_expected_wait_seconds{model=\"m\"} 6"));
+  }
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_expected_wait_seconds{model=\"m\"} 2"));
+}
+
 TEST(MetricsTest, KnowsWhetherCallsAreInFlight) {
   Metrics metrics({});
   metrics.RequestStarted("Embed");
