@@ -111,7 +111,7 @@ TEST_F(HealthTest, AFullLedgerStillAnswersChecks) {
             grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
-// Tests the limit on a port without keys, where clients are not distinguished.
+// Tests the limit on a port without keys. One client must leave room to others.
 TEST(HealthWatchesTest, AreBounded) {
   class Watcher final : public HealthWatcher {
     void Changed() override {}
@@ -119,11 +119,20 @@ TEST(HealthWatchesTest, AreBounded) {
   Health health({});
   std::vector<std::shared_ptr<HealthWatcher>> watchers;
   absl::Status status;
-  while (status.ok() && watchers.size() < 5000)
-    status = health.Watch(watchers.emplace_back(std::make_shared<Watcher>()));
-  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << watchers.size();
+  const auto fill = [&](const auto& client_of) {
+    for (status = absl::OkStatus(); status.ok() && watchers.size() < 5000;) {
+      const std::string client = client_of(watchers.size());
+      status = health.Watch(watchers.emplace_back(std::make_shared<Watcher>()), client);
+    }
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << watchers.size();
+  };
+  fill([](size_t) { return "greedy"; });
+  EXPECT_THAT(std::string(status.message()), HasSubstr("this client watches health"));
+  EXPECT_TRUE(health.Watch(std::make_shared<Watcher>(), "modest").ok());
+  fill([](size_t number) { return std::to_string(number); });
+  EXPECT_THAT(std::string(status.message()), HasSubstr("health is watched 1024 times"));
   watchers.clear();
-  EXPECT_TRUE(health.Watch(std::make_shared<Watcher>()).ok());
+  EXPECT_TRUE(health.Watch(std::make_shared<Watcher>(), "greedy").ok());
 }
 
 TEST_F(HealthTest, ADrainEndsWatches) {
