@@ -199,6 +199,11 @@ Metrics::Metrics(const BuildInfo& build) : state_(std::make_unique<State>()) {
   // Creates counters before their first event, which rate() would miss otherwise.
   for (const char* reason : {"missing", "unknown"}) state_->authentication_failures.Add({{"reason", reason}});
   for (const char* reason : {"limit", "client_share", "idle"}) state_->refused_connections.Add({{"reason", reason}});
+  // Calls that are refused before they name a model.
+  for (const char* reason :
+       {"pending_bytes", "client_pending_bytes", "concurrent_calls", "health_watches", "out_of_memory"}) {
+    state_->rejected.Add({{"model", ""}, {"reason", reason}});
+  }
   for (const char* result : {"ok", "refused"}) state_->api_key_reloads.Add({{"result", result}});
   for (const char* reason : {"queue_full", "export_failed", "rejected", "shutdown", "out_of_memory"}) {
     state_->spans_dropped.Add({{"reason", reason}});

@@ -114,6 +114,17 @@ TEST(MetricsTest, KnowsWhetherCallsAreInFlight) {
   EXPECT_EQ(metrics.in_flight(), 0);
 }
 
+// rate() misses the first event of a counter that appears with it.
+TEST(MetricsTest, RefusalsHaveCountersBeforeTheFirst) {
+  Metrics metrics({});
+  for (const char* reason : {"pending_bytes", "client_pending_bytes", "concurrent_calls", "health_watches"}) {
+    const std::string counter = std::string("longembed_rejected_total{model=\"\",reason=\"") + reason + "\"} ";
+    EXPECT_THAT(metrics.Scrape(), HasSubstr(counter + "0"));
+    metrics.CountRejected("", reason);
+    EXPECT_THAT(metrics.Scrape(), HasSubstr(counter + "1"));
+  }
+}
+
 TEST(MetricsTest, CountsReloadsOfApiKeys) {
   Metrics metrics({});
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"refused\"} 0"));
