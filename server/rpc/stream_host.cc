@@ -216,6 +216,10 @@ void StreamHost::Drain() {
   Advance(/*in_reaction=*/false);
 }
 
+void StreamHost::EndIfOld() {
+  if (host_.clock.Now() >= ends_) Advance(/*in_reaction=*/false);
+}
+
 void StreamHost::CancelAll() {
   std::vector<std::shared_ptr<Slot>> running;
   {

@@ -53,8 +53,8 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   // Any thread.
   void Drain();
   // Ends the stream if it is too old, once what was read is answered. To be called from time to time, because a client
-  // that neither sends nor receives causes no event. Any thread.
-  void EndIfOld() { Advance(/*in_reaction=*/false); }
+  // that sends nothing causes no event. Any thread.
+  void EndIfOld();
 
  private:
   struct Slot {
