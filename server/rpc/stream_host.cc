@@ -155,7 +155,9 @@ void StreamHost::Advance(bool in_reaction) {
     const MutexLock lock(mutex_);
     if (finished_) return;
     DropEmpty();
-    if (!read_all_ && host_.clock.Now() >= ends_) StopReading(StreamTooOld(host_.max_stream_age));
+    // A message that arrives while others are in progress is still accepted, because its client has sent it.
+    const bool may_stop = !reading_ || (slots_.empty() && writing_ == nullptr);
+    if (may_stop && !read_all_ && host_.clock.Now() >= ends_) StopReading(StreamTooOld(host_.max_stream_age));
     if (writing_ == nullptr) {
       answer = writing_ = TakeAnswer();
       end = finished_ = answer == nullptr && IsOver();
