@@ -97,9 +97,9 @@ Admission::Decision Admission::Decide(const ModelBudget& model, const ResourceRe
     return {Overload::kClientLimit, true};
   }
   if (!TokensFit(model, request.priority, wanted)) return {Overload::kQueueTokens, true};
-  const absl::Duration wait = request.tokenization + WaitOf(request, StartOf(client, client.work));
-  if (model.tokens_ > 0 && wait > Budget(request.priority)) return {Overload::kQueueWait, true};
-  if (IsLate(model, request, wait)) return {Overload::kDeadline, true};
+  const absl::Duration queue = WaitOf(request, StartOf(client, client.work));
+  if (model.tokens_ > 0 && request.tokenization + queue > Budget(request.priority)) return {Overload::kQueueWait, true};
+  if (IsLate(model, request, queue)) return {Overload::kDeadline, true};
   if (model.tokens_ == 0) return {};
   const absl::Duration before = WaitBefore(request.priority, request.oversized);
   const auto own = model.client_tokens_.find(request.client);
@@ -147,13 +147,14 @@ absl::Duration Admission::WaitOf(const ResourceRequest& request, absl::Time star
   return before / pace();
 }
 
-bool Admission::IsLate(const ModelBudget& model, const ResourceRequest& request, absl::Duration wait) const {
+bool Admission::IsLate(const ModelBudget& model, const ResourceRequest& request, absl::Duration queue) const {
   // The fraction of the remaining time that a call may use; the rest is headroom for more urgent calls and estimation
   // error.
   constexpr double kPromised = 0.75;
-  if (request.deadline == absl::InfiniteFuture()) return false;
-  const absl::Duration own = model.tokens_ > 0 ? request.work / pace() : absl::ZeroDuration();
-  return wait + own > kPromised * (request.deadline - clock_.Now());
+  const bool alone = model.tokens_ == 0;
+  if (request.deadline == absl::InfiniteFuture() || (alone && queue == absl::ZeroDuration())) return false;
+  const absl::Duration own = alone ? absl::ZeroDuration() : request.work / pace();
+  return request.tokenization + queue + own > kPromised * (request.deadline - clock_.Now());
 }
 
 absl::Time Admission::DueOf(const ResourceRequest& request, absl::Time start) {

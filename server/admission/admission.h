@@ -175,9 +175,9 @@ class Admission {
   absl::Duration WorkBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Returns the wait for the work that is due before a call that starts at `start` by its client's clock.
   absl::Duration WaitOf(const ResourceRequest& request, absl::Time start) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Returns whether a call with a deadline would be late after a wait of `wait`. If the model's queue is empty, the
-  // call's own work does not count: running it measures the model's speed.
-  bool IsLate(const ModelBudget& model, const ResourceRequest& request, absl::Duration wait) const
+  // Returns whether a call with a deadline would be late after a wait of `queue` in the device's queue. If its model's
+  // queue is empty, the call's own work does not count: running it measures the model's speed.
+  bool IsLate(const ModelBudget& model, const ResourceRequest& request, absl::Duration queue) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time StartOf(const Client& client, absl::Duration held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
