@@ -52,18 +52,19 @@ absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& m
   return absl::OkStatus();
 }
 
-// Watches files and models until a signal ends the process. Returns the signal.
-int AwaitStop(ProcessSignals& signals, Secrets& secrets, HealthMonitor& monitor, ConfigFile& config_file) {
+// Watches files, models and streams until a signal ends the process. Returns the signal.
+int AwaitStop(ProcessSignals& signals, ProcessContext& context, HealthMonitor& monitor, ConfigFile& config_file) {
   while (true) {
     const ProcessSignals::Event event = signals.Await(absl::Seconds(1));
     if (event.stop != 0) return event.stop;
     if (event.reload) {
       Log(LogLevel::kInfo, "reloading, after SIGHUP");
       config_file.Reload();
-      secrets.Reload();
+      context.secrets.Reload();
     }
     config_file.ReloadIfChanged();
-    secrets.ReloadIfChanged();
+    context.secrets.ReloadIfChanged();
+    context.streams.EndOld();
     monitor.CheckModels();
   }
 }
@@ -90,7 +91,8 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   apis = Apis::Make(config.tei, {.models = models, .pool = pool, .clock = clock, .limits = config.limits},
                     context.profiles, context.calls);
   if (!apis.ok()) return apis.status();
-  const Registration waiting_tasks = context.metrics.ReadTokenizationQueue([&pool] { return pool.waiting(); });
+  const Registration waiting_tasks = context.metrics.ReadTokenizationQueue(
+      [&pool] { return TokenizationReading{.tasks = pool.waiting(), .longest_wait = pool.longest_wait()}; });
   signals.StartServing();
   context.health.Add((*apis)->names());
   server = std::make_unique<GrpcServer>(config, context.calls);
@@ -105,7 +107,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
   monitor.SetServing(true);
   LogServing(config, *server, (*apis)->has_tei());
   ConfigFile config_file(config_path, config);
-  const int signal = AwaitStop(signals, context.secrets, monitor, config_file);
+  const int signal = AwaitStop(signals, context, monitor, config_file);
   Log(LogLevel::kInfo, "draining", {{"signal", SignalName(signal)}});
   Drain(config, signals, monitor, *server, http.get());
   return absl::OkStatus();

@@ -40,6 +40,11 @@ absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {
                              !std::filesystem::is_directory(path, error)) {
     return absl::NotFoundError(absl::StrCat(path, " cannot be read: it is neither a file nor a link to one"));
   }
+  std::error_code unknown;
+  if (const uintmax_t size = std::filesystem::file_size(path, unknown); !unknown && size > kMaxWholeFileBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " has ", size, " bytes; at most ", kMaxWholeFileBytes, " are read"));
+  }
   std::ifstream file(path, std::ios::binary);
   std::stringstream content;
   const bool empty = file && file.peek() == EOF && !file.bad();  // operator<< fails on an empty file.

@@ -3,6 +3,7 @@
 #define LONGEMBED_SYSTEM_WATCHED_FILES_H_
 
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -40,8 +41,11 @@ class WatchedFiles {
   absl::Status failure_;  // Of the last attempt to open the files.
 };
 
+// Largest file that ReadWholeFile reads: far more than any config, key or certificate has.
+inline constexpr uintmax_t kMaxWholeFileBytes = 16 << 20;
+
 // Reads a file. Errors: NOT_FOUND with the system's message, or because the path is that of a pipe, a device or the
-// like.
+// like; INVALID_ARGUMENT if the file is larger than kMaxWholeFileBytes.
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
 
 }  // namespace longembed

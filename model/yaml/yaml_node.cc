@@ -42,15 +42,6 @@ size_t CharacterLength(std::string_view text) {
   return point < kLeast[length] || surrogate || point > 0x10ffff ? 0 : length;
 }
 
-bool IsUtf8(std::string_view text) {
-  while (!text.empty()) {
-    const size_t length = CharacterLength(text);
-    if (length == 0) return false;
-    text.remove_prefix(length);
-  }
-  return true;
-}
-
 // Builds the tree, and refuses everything outside the supported subset of YAML.
 class TreeBuilder final : public YAML::EventHandler {
  public:
@@ -121,6 +112,15 @@ class TreeBuilder final : public YAML::EventHandler {
 };
 
 }  // namespace
+
+bool IsUtf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t length = CharacterLength(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
 
 const YamlNode* YamlNode::Find(const std::string& key) const {
   for (const auto& [name, value] : entries) {

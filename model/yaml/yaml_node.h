@@ -3,6 +3,7 @@
 #define LONGEMBED_MODEL_YAML_YAML_NODE_H_
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -32,6 +33,9 @@ struct YamlEntry {
 
 inline constexpr size_t kMaxYamlBytes = 1 << 20;
 inline constexpr int kMaxYamlDepth = 16;
+
+// Returns whether the text is UTF-8.
+bool IsUtf8(std::string_view text);
 
 // Parses untrusted text. An empty text is a null node. Errors: INVALID_ARGUMENT that begins with "line N: ". Errors do
 // not quote the text, which may contain secrets.

@@ -35,8 +35,7 @@ absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized,
   }
   request_.tokenization = absl::ZeroDuration();  // Tokenization is done.
   due_ = admission_.DueOf(request_, start_);
-  if (!must_fit && Admission::HasWaitingTokens(model_) &&
-      admission_.IsLate(request_, admission_.WaitOf(request_, start_))) {
+  if (!must_fit && admission_.IsLate(model_, request_, admission_.WaitOf(request_, start_))) {
     return admission_.Refuse(Overload::kDeadline, model_, request_);
   }
   admission_.Hold(*this, whole_);
@@ -98,11 +97,11 @@ Admission::Decision Admission::Decide(const ModelBudget& model, const ResourceRe
     return {Overload::kClientLimit, true};
   }
   if (!TokensFit(model, request.priority, wanted)) return {Overload::kQueueTokens, true};
+  const absl::Duration queue = WaitOf(request, StartOf(client, client.work));
+  if (model.tokens_ > 0 && request.tokenization + queue > Budget(request.priority)) return {Overload::kQueueWait, true};
+  if (IsLate(model, request, queue)) return {Overload::kDeadline, true};
   if (model.tokens_ == 0) return {};
   const absl::Duration before = WaitBefore(request.priority, request.oversized);
-  const absl::Duration wait = request.tokenization + WaitOf(request, StartOf(client, client.work));
-  if (wait > Budget(request.priority)) return {Overload::kQueueWait, true};
-  if (IsLate(request, wait)) return {Overload::kDeadline, true};
   const auto own = model.client_tokens_.find(request.client);
   const int64_t own_tokens = own == model.client_tokens_.end() ? 0 : own->second;
   const bool more_tokens = ExceedsFairShare(own_tokens, max_tokens - model.tokens_ - wanted.tokens);
@@ -148,12 +147,14 @@ absl::Duration Admission::WaitOf(const ResourceRequest& request, absl::Time star
   return before / pace();
 }
 
-bool Admission::IsLate(const ResourceRequest& request, absl::Duration wait) const {
+bool Admission::IsLate(const ModelBudget& model, const ResourceRequest& request, absl::Duration queue) const {
   // The fraction of the remaining time that a call may use; the rest is headroom for more urgent calls and estimation
   // error.
   constexpr double kPromised = 0.75;
-  if (request.deadline == absl::InfiniteFuture()) return false;
-  return wait + request.work / pace() > kPromised * (request.deadline - clock_.Now());
+  const bool alone = model.tokens_ == 0;
+  if (request.deadline == absl::InfiniteFuture() || (alone && queue == absl::ZeroDuration())) return false;
+  const absl::Duration own = alone ? absl::ZeroDuration() : request.work / pace();
+  return request.tokenization + queue + own > kPromised * (request.deadline - clock_.Now());
 }
 
 absl::Time Admission::DueOf(const ResourceRequest& request, absl::Time start) {
@@ -172,9 +173,9 @@ absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const 
   // Varies the retry delay by a quarter, so that clients refused together do not return together and get refused again.
   jitter_ = jitter_ * 1664525 + 1013904223;  // Numerical Recipes' generator, sufficient for jitter.
   const double factor = 0.75 + 0.5 * static_cast<double>(jitter_ >> 8) / (1 << 24);
-  const absl::Duration wait = WaitBefore(request.priority, request.oversized);
+  const absl::Duration wait = request.tokenization + WaitBefore(request.priority, request.oversized);
   const bool late = reason == Overload::kDeadline;
-  const absl::Duration done = request.tokenization + wait + request.work / pace();
+  const absl::Duration done = wait + request.work / pace();
   const absl::Duration hint = std::clamp(wait, absl::Milliseconds(50), absl::Seconds(60)) * factor;
   return Overloaded(reason,
                     {.queued_tokens = model.tokens_,

@@ -20,8 +20,9 @@
 // its last sequence has left the queue. Its sequences interleave with those of other calls (BatchQueue), so it does not
 // hold them up. There can be eight such calls at a time.
 //
-// A call with a deadline is admitted only if it would be done in time after the calls that are due before it. It is
-// charged for all of its work, because it does not interleave: the queue keeps the order that admission assumed.
+// A call with a deadline is admitted only if it would be done in time after the calls that are due before it, whichever
+// model they are for. It is charged for all of its work, because it does not interleave: the queue keeps the order that
+// admission assumed.
 //
 // Work of oversized sequences (batching/cost_model.h) does not count toward the wait of other calls, which run at the
 // same time. Oversized sequences do not interleave with each other, so an oversized call is charged for all of its
@@ -144,7 +145,8 @@ class Admission {
   Admission(const AdmissionOptions& options, const Clock& clock) : options_(options), clock_(clock) {}
 
   // Reserves the request's resources. Errors: RESOURCE_EXHAUSTED (errors.h), which names the bound and a retry delay.
-  // `model` must outlive the permit. A call is admitted whatever its size if its model's queue is empty.
+  // `model` must outlive the permit. A call is admitted whatever its size if its model's queue is empty, unless the
+  // work of other models would make it late.
   absl::StatusOr<std::shared_ptr<Permit>> Admit(ModelBudget& model, const ResourceRequest& request);
 
   // Returns the expected wait of a new interactive call, short or oversized.
@@ -168,14 +170,15 @@ class Admission {
 
   Decision Decide(const ModelBudget& model, const ResourceRequest& request, const Reservation& wanted) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  static bool HasWaitingTokens(const ModelBudget& model) { return model.tokens_ > 0; }
   static int64_t MaxTokens(const ModelBudget& model, Priority priority);
   static bool TokensFit(const ModelBudget& model, Priority priority, const Reservation& wanted);
   absl::Duration WorkBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Returns the wait for the work that is due before a call that starts at `start` by its client's clock.
   absl::Duration WaitOf(const ResourceRequest& request, absl::Time start) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Returns whether a call with a deadline would be late after a wait of `wait`.
-  bool IsLate(const ResourceRequest& request, absl::Duration wait) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Returns whether a call with a deadline would be late after a wait of `queue` in the device's queue. If its model's
+  // queue is empty, the call's own work does not count: running it measures the model's speed.
+  bool IsLate(const ModelBudget& model, const ResourceRequest& request, absl::Duration queue) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time StartOf(const Client& client, absl::Duration held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Reservation Charge(const ResourceRequest& request) const;

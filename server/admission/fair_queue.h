@@ -53,6 +53,13 @@ class FairQueue {
     return sum;
   }
 
+  // Returns the sum of `amount` over all items: what the client with the most items would wait for.
+  double Sum(const std::function<double(const Item& item)>& amount) const {
+    double sum = 0;
+    for (const auto& [start, entry] : items_) sum += amount(entry.item);
+    return sum;
+  }
+
   bool empty() const { return items_.empty(); }
   size_t size() const { return items_.size(); }
 

@@ -67,8 +67,15 @@ absl::Status Ledger::CheckRoom(const std::string& client, int64_t own, int64_t m
   return absl::OkStatus();
 }
 
+bool Ledger::FitsExemption(const std::string& client, int64_t more) const {
+  const auto found = clients_.find(client);
+  const int64_t of_client = found == clients_.end() ? 0 : found->second.exempt_bytes;
+  const int64_t free = kExemptBytes - exempt_bytes_ - more;
+  return free >= 0 && !ExceedsFairShare(of_client + more, free);
+}
+
 absl::Status Ledger::Grow(Charge& charge, Memory kind, int64_t more) {
-  if (more > 0) {
+  if (more > 0 && !(charge.exempt_ && FitsExemption(charge.client_, more))) {
     int64_t own = 0;
     for (const int64_t bytes : charge.held_) own += bytes;
     RETURN_IF_ERROR(CheckRoom(charge.client_, own, more));
@@ -84,32 +91,38 @@ void Ledger::Add(Charge& charge, Memory kind, int64_t more) {
   bytes_ += more;
   Client& client = clients_[charge.client_];
   client.bytes += more;
+  if (charge.exempt_) {
+    exempt_bytes_ += more;
+    client.exempt_bytes += more;
+  }
   assert(charge.held_[index] >= 0 && client.bytes >= charge.held_[index] && held_[index] >= charge.held_[index]);
   assert(bytes_ == std::accumulate(held_.begin(), held_.end(), int64_t{0}));
 }
 
-std::unique_ptr<Charge> Ledger::Open(const std::string& client, int64_t own_calls) {
-  std::unique_ptr<Charge> charge(new Charge(*this, client, own_calls));
+std::unique_ptr<Charge> Ledger::Open(const std::string& client, int64_t own_calls, bool exempt) {
+  std::unique_ptr<Charge> charge(new Charge(*this, client, own_calls, exempt));
   Client& own = clients_[client];
   own.calls += own_calls;
   ++own.charges;
   return charge;
 }
 
-absl::StatusOr<std::unique_ptr<Charge>> Ledger::BeginCall(const std::string& client, int64_t max_calls) {
+absl::StatusOr<std::unique_ptr<Charge>> Ledger::BeginCall(const std::string& client, int64_t max_calls, bool exempt) {
   const MutexLock lock(mutex_);
-  RETURN_IF_ERROR(CheckRoom(client, 0, kCallBytes));
+  if (!exempt || !FitsExemption(client, kCallBytes)) {
+    RETURN_IF_ERROR(CheckRoom(client, 0, kCallBytes));
+  }
   const auto found = clients_.find(client);
   const int64_t calls = found == clients_.end() ? 0 : found->second.calls;
   if (max_calls > 0 && calls >= max_calls) return TooManyConcurrentCalls(calls, max_calls, kRetry);
-  std::unique_ptr<Charge> charge = Open(client, /*own_calls=*/1);
+  std::unique_ptr<Charge> charge = Open(client, /*own_calls=*/1, exempt);
   Add(*charge, Memory::kCalls, kCallBytes);
   return charge;
 }
 
-std::unique_ptr<Charge> Ledger::BeginMessage(const std::string& client) {
+std::unique_ptr<Charge> Ledger::BeginMessage(const std::string& client, bool exempt) {
   const MutexLock lock(mutex_);
-  return Open(client, /*own_calls=*/0);
+  return Open(client, /*own_calls=*/0, exempt);
 }
 
 bool Ledger::HasRoom(const std::string& client) const {

@@ -9,6 +9,10 @@
 // A client may hold its fair share of the bytes (fair_share.h). A charge that holds all of the ledger's bytes may
 // exceed the limit, and one that holds all of its client's bytes may exceed the share, because other limits bound a
 // single call.
+//
+// A health check must be answered even if there is no room. Its charges are exempt: they count, but find room beyond
+// the limit, up to kExemptBytes for all of them together and a fair share of that for each client. Beyond this they
+// are refused as others are, because a client may leave any number of small answers unread.
 #ifndef LONGEMBED_SERVER_ADMISSION_LEDGER_H_
 #define LONGEMBED_SERVER_ADMISSION_LEDGER_H_
 
@@ -56,12 +60,13 @@ class Charge {
 
  private:
   friend class Ledger;
-  Charge(Ledger& ledger, std::string client, int64_t own_calls)
-      : ledger_(ledger), client_(std::move(client)), own_calls_(own_calls) {}
+  Charge(Ledger& ledger, std::string client, int64_t own_calls, bool exempt)
+      : ledger_(ledger), client_(std::move(client)), own_calls_(own_calls), exempt_(exempt) {}
 
   Ledger& ledger_;
   const std::string client_;
-  const int64_t own_calls_;                   // 1 for a call, 0 for a message.
+  const int64_t own_calls_;  // 1 for a call, 0 for a message.
+  const bool exempt_;
   std::array<int64_t, kMemoryKinds> held_{};  // Guarded by the ledger's lock.
 };
 
@@ -70,15 +75,17 @@ class Ledger {
  public:
   // Fixed cost of a call in bytes, measured with idle streams. Includes the call's share of its connection.
   static constexpr int64_t kCallBytes = 24 << 10;
+  // Bytes that exempt charges may hold beyond the limit: those of a few hundred health checks.
+  static constexpr int64_t kExemptBytes = 16 << 20;
 
   explicit Ledger(int64_t max_bytes) : max_bytes_(max_bytes) {}
 
   // Begins a call. `max_calls` limits the client's concurrent calls; 0 = no limit. Errors: RESOURCE_EXHAUSTED
   // (errors.h).
-  absl::StatusOr<std::unique_ptr<Charge>> BeginCall(const std::string& client, int64_t max_calls);
+  absl::StatusOr<std::unique_ptr<Charge>> BeginCall(const std::string& client, int64_t max_calls, bool exempt = false);
   // Opens the charge of one message, apart from that of its call (BeginCall), which counts the call. It holds nothing
   // yet.
-  std::unique_ptr<Charge> BeginMessage(const std::string& client);
+  std::unique_ptr<Charge> BeginMessage(const std::string& client, bool exempt = false);
 
   // Returns whether the client would find room for a message of ordinary size.
   bool HasRoom(const std::string& client) const;
@@ -91,19 +98,24 @@ class Ledger {
   struct Client {
     int64_t calls = 0;
     int64_t bytes = 0;
+    int64_t exempt_bytes = 0;  // The part of `bytes` that exempt charges hold.
     int64_t charges = 0;
   };
 
   absl::Status CheckRoom(const std::string& client, int64_t own, int64_t more) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Returns whether an exempt charge of the client may hold `more` bytes although there may be no room.
+  bool FitsExemption(const std::string& client, int64_t more) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Add(Charge& charge, Memory kind, int64_t more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Grow(Charge& charge, Memory kind, int64_t more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::unique_ptr<Charge> Open(const std::string& client, int64_t own_calls) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::unique_ptr<Charge> Open(const std::string& client, int64_t own_calls, bool exempt)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int64_t max_bytes_;
   mutable Mutex mutex_;
   std::array<int64_t, kMemoryKinds> held_ ABSL_GUARDED_BY(mutex_){};
   int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t exempt_bytes_ ABSL_GUARDED_BY(mutex_) = 0;               // The part of bytes_ that exempt charges hold.
   std::map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);  // Clients with charges.
 };
 

@@ -109,6 +109,10 @@ absl::StatusOr<std::vector<ConfigOverride>> FindOverrides(const Environment& env
 absl::Status ApplyOverrides(const std::vector<ConfigOverride>& overrides, ServerConfig& config) {
   std::vector<std::string> problems;
   for (const ConfigOverride& override : overrides) {
+    if (!IsUtf8(override.value)) {
+      problems.push_back(absl::StrCat(override.variable, ": ", override.key, " is not UTF-8"));
+      continue;
+    }
     const absl::Status status =
         ReadYamlNode(TreeOf(override), [&config](YamlMapping& root) { Describe(root, config); });
     if (!status.ok()) problems.push_back(absl::StrCat(override.variable, ": ", std::string(status.message())));

@@ -24,6 +24,15 @@ bool Divide(std::string_view address, std::string_view& host, std::string_view& 
   return true;
 }
 
+// Returns the endpoint for an error or a log, without a user's name, a password or a query, which may hold a key.
+std::string WithoutSecrets(std::string_view endpoint) {
+  const size_t begin = endpoint.find("//") == std::string_view::npos ? 0 : endpoint.find("//") + 2;
+  const size_t query = endpoint.find('?'), at = endpoint.substr(0, query).rfind('@');
+  const std::string_view host = endpoint.substr(0, query).substr(at == std::string_view::npos ? begin : at);
+  return absl::StrCat(std::string(endpoint.substr(0, begin)), at == std::string_view::npos ? "" : "...",
+                      std::string(host), query == std::string_view::npos ? "" : "?...");
+}
+
 bool IsPort(std::string_view text) {
   int port = 0;
   return text.find_first_not_of("0123456789") == std::string_view::npos && absl::SimpleAtoi(std::string(text), &port) &&
@@ -41,9 +50,9 @@ absl::StatusOr<OtlpEndpoint> ParseOtlpEndpoint(const std::string& endpoint) {
   }
   const bool plain = address.find_first_of("/?#@ \t\n") == std::string_view::npos;
   if (!plain || !Divide(address, host, port) || !IsPort(port)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", endpoint, "\" is not HOST:PORT, http://HOST:PORT or https://HOST:PORT of an OTLP/gRPC ",
-                     "collector, such as http://collector:4317"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", WithoutSecrets(endpoint), "\" is not HOST:PORT, http://HOST:PORT or https://HOST:PORT of an OTLP/gRPC ",
+        "collector, such as http://collector:4317"));
   }
   return OtlpEndpoint{.address = absl::StrCat(std::string(host), ":", std::string(port)), .tls = tls};
 }

@@ -81,7 +81,7 @@ struct ApiMethod {
       make;
   // Translates a status for APIs with status codes of their own. Null: the status is unchanged.
   absl::Status (*client_status)(const absl::Status& status) = nullptr;
-  // Whether the answer is small enough to be sent even when memory is short.
+  // Whether the method answers even when memory is short (admission/ledger.h). Only for small requests and answers.
   bool exempt = false;
   // The requirement that this server lacks, so that the method returns UNIMPLEMENTED. Empty: none is missing.
   std::string missing_requirement;

@@ -32,13 +32,16 @@ void WorkerPool::Run(Task task, TaskSize size) {
 }
 
 absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
+  if (size.time_left <= absl::ZeroDuration()) return DeadlineExceeded();
+  // As in Admission: a shorter delay would only be another refusal.
+  const auto hint = [](absl::Duration time) { return std::clamp(time / 2, absl::Milliseconds(50), absl::Seconds(60)); };
   {
     const MutexLock lock(mutex_);
     const absl::Duration wait = WaitOf(size);
     if (wait > max_wait_)
-      return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, wait / 2);
+      return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, hint(wait));
     if (const absl::Duration done = wait + absl::Seconds(SecondsFor(size.bytes)); done > size.time_left)
-      return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left}, done / 2);
+      return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left}, hint(done));
     Push(std::move(task), std::move(size));
   }
   changed_.NotifyOne();
@@ -81,6 +84,16 @@ void WorkerPool::Measure(int64_t bytes, double seconds) {
 absl::Duration WorkerPool::ExpectedTime(const TaskSize& size) const {
   const MutexLock lock(mutex_);
   return WaitOf(size) + absl::Seconds(SecondsFor(size.bytes));
+}
+
+absl::Duration WorkerPool::longest_wait() const {
+  const MutexLock lock(mutex_);
+  const auto seconds = [this](bool is_long) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return tasks_.Sum([this, is_long](const Waiting& waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return waiting.is_long == is_long ? SecondsFor(waiting.bytes) : 0.0;
+    });
+  };
+  return absl::Seconds(std::max(seconds(false), seconds(true) / long_threads_of_client()));
 }
 
 int64_t WorkerPool::waiting() const {

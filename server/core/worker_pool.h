@@ -48,7 +48,7 @@ class WorkerPool {
   void Run(Task task, TaskSize size);
   void Run(Task task) { Run(std::move(task), {}); }
   // Queues a task that has not passed admission. Errors: RESOURCE_EXHAUSTED if it would wait too long or miss its
-  // deadline; the task is then destroyed.
+  // deadline, and DEADLINE_EXCEEDED if that has passed; the task is then destroyed.
   absl::Status TryRun(Task task, TaskSize size);
   void RunAfter(absl::Duration delay, Task task);
 
@@ -59,6 +59,9 @@ class WorkerPool {
 
   // Returns how long a task of this size would take, including the wait for a thread, by the recent speed of the pool.
   absl::Duration ExpectedTime(const TaskSize& size) const;
+
+  // Returns the longest that any client's next task would wait for a thread.
+  absl::Duration longest_wait() const;
 
   int threads() const { return static_cast<int>(threads_.size()); }
   int64_t waiting() const;  // Number of waiting tasks.

@@ -88,6 +88,13 @@ absl::Status TooManyWatches(int64_t limit) {
                    absl::Seconds(10));
 }
 
+absl::Status TooManyWatchesOfClient(int64_t watches, int64_t limit) {
+  return Exhausted(
+      "HEALTH_WATCHES",
+      absl::StrCat("this client watches health ", watches, " times, which is its share of at most ", limit, " watches"),
+      absl::Seconds(10));
+}
+
 absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay) {
   return Exhausted("CONCURRENT_CALLS",
                    absl::StrCat("this client has ", calls, " calls without an answer; its key allows ", limit),

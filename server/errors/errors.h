@@ -37,6 +37,7 @@ absl::Status Overloaded(Overload reason, const OverloadDetails& details, absl::D
 absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyWatches(int64_t limit);
+absl::Status TooManyWatchesOfClient(int64_t watches, int64_t limit);
 absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay);
 // An allocation failed. Only this request fails.
 absl::Status ServerOutOfMemory();

@@ -89,6 +89,29 @@ std::optional<std::unordered_map<std::string, int>> ConnectionsOn(int port) {
   return counts;
 }
 
+int PortOf(const addrinfo& info) {
+  return ntohs(info.ai_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6*>(info.ai_addr)->sin6_port
+                                          : reinterpret_cast<const sockaddr_in*>(info.ai_addr)->sin_port);
+}
+
+// Returns whether the address stands for all interfaces.
+bool IsAny(const addrinfo& info) {
+  if (info.ai_family == AF_INET6) {
+    return IN6_IS_ADDR_UNSPECIFIED(&reinterpret_cast<const sockaddr_in6*>(info.ai_addr)->sin6_addr) != 0;
+  }
+  return reinterpret_cast<const sockaddr_in*>(info.ai_addr)->sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
+// `a_alone`: `a` is the only address of its name, so that [::] includes IPv4 (Acceptor::Bind); likewise for `b`.
+bool Meet(const addrinfo& a, bool a_alone, const addrinfo& b, bool b_alone) {
+  if (PortOf(a) == 0 || PortOf(a) != PortOf(b)) return false;
+  if (a.ai_family == b.ai_family) {
+    const bool equal = a.ai_addrlen == b.ai_addrlen && std::memcmp(a.ai_addr, b.ai_addr, a.ai_addrlen) == 0;
+    return equal || IsAny(a) || IsAny(b);
+  }
+  return (a.ai_family == AF_INET6 && a_alone && IsAny(a)) || (b.ai_family == AF_INET6 && b_alone && IsAny(b));
+}
+
 void SetPort(sockaddr* address, int port) {
   if (address->sa_family == AF_INET6) {
     reinterpret_cast<sockaddr_in6*>(address)->sin6_port = htons(static_cast<uint16_t>(port));
@@ -129,6 +152,17 @@ const char* ReasonOf(Refusal refusal) {
 }
 
 absl::Status CheckAddress(const std::string& address) { return Resolve(address).status(); }
+
+bool TakeSamePort(const std::string& address, const std::string& other) {
+  const absl::StatusOr<Addresses> ours = Resolve(address), theirs = Resolve(other);
+  if (!ours.ok() || !theirs.ok()) return false;
+  for (const addrinfo* a = ours->get(); a != nullptr; a = a->ai_next) {
+    for (const addrinfo* b = theirs->get(); b != nullptr; b = b->ai_next) {
+      if (Meet(*a, (*ours)->ai_next == nullptr, *b, (*theirs)->ai_next == nullptr)) return true;
+    }
+  }
+  return false;
+}
 
 absl::StatusOr<std::unique_ptr<Acceptor>> Acceptor::Listen(const std::string& address, const AcceptorOptions& options) {
   std::unique_ptr<Acceptor> acceptor(new Acceptor(options));

@@ -42,6 +42,10 @@ const char* ReasonOf(Refusal refusal);
 // Checks that Acceptor::Listen accepts the address, without binding it. Errors: INVALID_ARGUMENT.
 absl::Status CheckAddress(const std::string& address);
 
+// Returns whether both addresses take the same port of one network interface, so that only one of them can be listened
+// on. False if one cannot be resolved, or if a port is 0.
+bool TakeSamePort(const std::string& address, const std::string& other);
+
 // Handlers that the acceptor's thread calls. They must not block.
 struct AcceptorHandlers {
   std::function<void(int descriptor)> accept;  // Takes over the descriptor, which is non-blocking and close-on-exec.

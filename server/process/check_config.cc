@@ -1,10 +1,10 @@
 #include "server/process/check_config.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <list>
-#include <map>
 #include <optional>
 #include <set>
 #include <utility>
@@ -30,14 +30,19 @@ namespace longembed {
 namespace {
 
 void CheckAddresses(const ServerConfig& config, Problems& problems) {
-  std::map<std::string, std::string> key_of;
+  std::vector<std::pair<std::string, std::string>> seen;  // Key and address.
   for (const auto& [key, address] : ConfigValues(config)) {
     if (!absl::EndsWith(key, "listen") || (address.empty() && key != "listen")) continue;
     problems.Add(key, CheckAddress(address));
-    const auto [first, is_new] = key_of.emplace(address, key);
-    if (is_new || absl::EndsWith(address, ":0")) continue;
-    problems.Add(absl::InvalidArgumentError(
-        absl::StrCat(key, ": ", address, " is the address of ", first->second, ", too; each needs a port of its own")));
+    const auto first = std::ranges::find_if(
+        seen, [&address = address](const auto& other) { return TakeSamePort(address, other.second); });
+    if (first != seen.end()) {
+      const std::string taken = address == first->second
+                                    ? absl::StrCat(" is the address of ", first->first, ", too")
+                                    : absl::StrCat(" takes the port of ", first->first, ", ", first->second);
+      problems.Add(key, absl::InvalidArgumentError(absl::StrCat(address, taken, "; each needs a port of its own")));
+    }
+    seen.emplace_back(key, address);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "model/text/utf8.h"
 #include "server/telemetry/log.h"
 #include "system/watched_files.h"
 
@@ -93,20 +95,37 @@ std::string ReadRoots(const VariableReader& environment, OtlpOptions& options) {
   return "";
 }
 
+// Returns whether gRPC can send the header. It aborts the process if a name or a value contains other bytes.
+bool IsHeader(const std::string& name, const std::string& value) {
+  const bool binary = absl::EndsWith(name, "-bin");
+  return name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-_.") == std::string::npos &&
+         (binary || std::ranges::all_of(value, &absl::ascii_isprint));
+}
+
 std::string ReadHeaders(const VariableReader& environment, OtlpOptions& options) {
   const Variable headers = Find(environment, "HEADERS");
   std::map<std::string, std::string> pairs;
   if (!ReadPairs(headers.value, pairs)) return Refusal(headers, "is not key=value,key=value");
-  for (const auto& [key, value] : pairs) options.headers[absl::AsciiStrToLower(key)] = value;
+  for (const auto& [key, value] : pairs) {
+    const std::string name = absl::AsciiStrToLower(key);
+    if (!IsHeader(name, value)) {  // Quotes neither, because a key may be on either side of a misplaced '='.
+      return Refusal(headers,
+                     "has a header that gRPC cannot send: a name may have letters, digits and -_. only, and a value "
+                     "printable ASCII");
+    }
+    options.headers[name] = value;
+  }
   return "";
 }
 
 std::string ReadTimeout(const VariableReader& environment, OtlpOptions& options) {
   const Variable timeout = Find(environment, "TIMEOUT");
   if (timeout.value.empty()) return "";
+  constexpr int64_t kMost = 24 * 3600 * 1000;  // A day. Far larger numbers would overflow when added to the time.
   int64_t milliseconds = 0;
-  if (!absl::SimpleAtoi(timeout.value, &milliseconds) || milliseconds < 1) {
-    return Refusal(timeout, absl::StrCat("is \"", timeout.value, "\"; it must be a number of milliseconds above 0"));
+  if (!absl::SimpleAtoi(timeout.value, &milliseconds) || milliseconds < 1 || milliseconds > kMost) {
+    return Refusal(timeout,
+                   absl::StrCat("is \"", timeout.value, "\"; it must be a number of milliseconds from 1 to ", kMost));
   }
   options.timeout = absl::Milliseconds(milliseconds);
   return "";
@@ -115,8 +134,11 @@ std::string ReadTimeout(const VariableReader& environment, OtlpOptions& options)
 std::string HostName() {
   char name[256] = "";
   gethostname(name, sizeof name - 1);
-  return name;
+  return ReplaceInvalidUtf8(name);
 }
+
+// Returns whether OTLP can hold the text: protobuf's strings are UTF-8, and collectors refuse whole requests else.
+bool IsText(const std::string& text) { return !FirstInvalidUtf8Byte(text).has_value(); }
 
 std::string ReadResource(const TracingConfig& config, const VariableReader& environment, const std::string& version,
                          OtlpOptions& options) {
@@ -127,7 +149,11 @@ std::string ReadResource(const TracingConfig& config, const VariableReader& envi
                       {"telemetry.sdk.language", "cpp"}};
   const Variable attributes{.name = "OTEL_RESOURCE_ATTRIBUTES", .value = environment("OTEL_RESOURCE_ATTRIBUTES")};
   if (!ReadPairs(attributes.value, options.resource)) return Refusal(attributes, "is not key=value,key=value");
-  for (const std::string& name : {environment("OTEL_SERVICE_NAME"), config.service_name}) {
+  const auto is_text = [](const auto& pair) { return IsText(pair.first) && IsText(pair.second); };
+  if (!std::ranges::all_of(options.resource, is_text)) return Refusal(attributes, "holds text that is not UTF-8");
+  const Variable service{.name = "OTEL_SERVICE_NAME", .value = environment("OTEL_SERVICE_NAME")};
+  if (!IsText(service.value)) return Refusal(service, "is not UTF-8");
+  for (const std::string& name : {service.value, config.service_name}) {
     if (!name.empty()) options.resource["service.name"] = name;
   }
   return "";

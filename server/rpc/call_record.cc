@@ -88,6 +88,7 @@ absl::StatusOr<Caller> Identify(const Arrival& arrival, const HostContext& host)
 CallRecord::CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host)
     : method_(method.name),
       client_status_(method.client_status),
+      exempt_(method.exempt),
       details_(std::move(arrival)),
       host_(host),
       arrival_(host.clock.Now()),
@@ -98,7 +99,7 @@ CallRecord::CallRecord(const ApiMethod& method, Arrival arrival, const HostConte
 }
 
 absl::StatusOr<std::unique_ptr<Charge>> CallRecord::Begin() const {
-  return host_.ledger.BeginCall(caller_->name, caller_->max_concurrent_calls);
+  return host_.ledger.BeginCall(caller_->name, caller_->max_concurrent_calls, exempt_);
 }
 
 CallContext CallRecord::ContextFor(Charge& memory, bool may_wait, RequestTrace* trace) const {

@@ -70,6 +70,7 @@ class CallRecord {
 
   const std::string method_;
   absl::Status (*const client_status_)(const absl::Status& status);
+  const bool exempt_;
   const Arrival details_;
   const HostContext& host_;
   const absl::Time arrival_;

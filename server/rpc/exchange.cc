@@ -13,7 +13,6 @@ Exchange::Exchange(const ApiMethod& method, const CallRecord& record, const Host
                    std::unique_ptr<Charge> memory, bool may_wait, Codec& codec)
     : host_(host),
       codec_(codec),
-      exempt_(method.exempt),
       memory_(std::move(memory)),
       trace_(record.TraceRequest()),
       call_(record.ContextFor(*memory_, may_wait, trace_.get())),
@@ -43,20 +42,14 @@ void Exchange::Start(grpc::ByteBuffer bytes, Done done) {
 absl::Status Exchange::Parse(grpc::ByteBuffer& bytes) {
   const auto size = static_cast<int64_t>(bytes.Length());
   if (const int64_t parsing = codec_.ParsingBytes(bytes); parsing > 0) {
-    RETURN_IF_ERROR(HoldRequest(size + parsing));
+    RETURN_IF_ERROR(memory_->Hold(Memory::kRequests, size + parsing));
   }
   const absl::Status status = WithinMemory([&] { return codec_.Parse(bytes, host_.max_request_bytes, *request_); });
   if (!status.ok()) ReadScalars(bytes);
   // The arena holds everything except strings, which are at most as long as the bytes.
   request_space_ = static_cast<int64_t>(arena_->SpaceAllocated());
-  const absl::Status held = HoldRequest(size + request_space_);
+  const absl::Status held = memory_->Hold(Memory::kRequests, size + request_space_);
   return status.ok() ? held : status;
-}
-
-absl::Status Exchange::HoldRequest(int64_t bytes) {
-  if (!exempt_) return memory_->Hold(Memory::kRequests, bytes);
-  memory_->Correct(Memory::kRequests, bytes);
-  return absl::OkStatus();
 }
 
 void Exchange::ReadScalars(const grpc::ByteBuffer& bytes) {

@@ -48,8 +48,6 @@ class Exchange {
  private:
   // Parses the request and counts its memory on the ledger.
   absl::Status Parse(grpc::ByteBuffer& bytes);
-  // Sets how many bytes the ledger counts for the request. Errors: those of Charge::Hold, unless the method is exempt.
-  absl::Status HoldRequest(int64_t bytes);
   // Reads the scalar fields of an invalid request, or none if memory runs out.
   void ReadScalars(const grpc::ByteBuffer& bytes);
   void Finish(absl::Status status);
@@ -59,7 +57,6 @@ class Exchange {
 
   const HostContext& host_;
   Codec& codec_;
-  const bool exempt_;  // The memory of its request is counted, but never refused.
   const std::unique_ptr<Charge> memory_;
   const std::unique_ptr<RequestTrace> trace_;
   const CallContext call_;

@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "server/admission/fair_share.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
 #include "server/rpc/builder_plugins.h"
@@ -100,7 +101,7 @@ class WatchHost final : public HealthWatcher, public std::enable_shared_from_thi
     if (!call.ok()) return call.status();
     call_ = *std::move(call);
     service_ = message.service();
-    return health_.Watch(shared_from_this());
+    return health_.Watch(shared_from_this(), record_.caller().name);
   }
 
   Health& health_;
@@ -163,14 +164,14 @@ void Health::Add(const std::vector<std::string>& services) {
 }
 
 void Health::Change(const std::function<void()>& change) {
-  std::vector<std::weak_ptr<HealthWatcher>> watchers;
+  std::vector<Registered> watchers;
   {
     const MutexLock lock(mutex_);
     change();
     watchers = watchers_;
   }
-  for (const std::weak_ptr<HealthWatcher>& watcher : watchers) {
-    if (const std::shared_ptr<HealthWatcher> alive = watcher.lock(); alive != nullptr) alive->Changed();
+  for (const Registered& registered : watchers) {
+    if (const std::shared_ptr<HealthWatcher> alive = registered.watcher.lock(); alive != nullptr) alive->Changed();
   }
 }
 
@@ -210,11 +211,14 @@ bool Health::ended() const {
   return ended_;
 }
 
-absl::Status Health::Watch(const std::shared_ptr<HealthWatcher>& watcher) {
+absl::Status Health::Watch(const std::shared_ptr<HealthWatcher>& watcher, const std::string& client) {
   const MutexLock lock(mutex_);
-  std::erase_if(watchers_, [](const std::weak_ptr<HealthWatcher>& other) { return other.expired(); });
+  std::erase_if(watchers_, [](const Registered& other) { return other.watcher.expired(); });
   if (watchers_.size() >= kMaxWatches) return TooManyWatches(kMaxWatches);
-  watchers_.push_back(watcher);
+  const auto own = static_cast<size_t>(std::ranges::count(watchers_, client, &Registered::client));
+  if (own > 0 && ExceedsFairShare(own + 1, kMaxWatches - watchers_.size() - 1))
+    return TooManyWatchesOfClient(own, kMaxWatches);
+  watchers_.push_back({watcher, client});
   return absl::OkStatus();
 }
 

@@ -57,15 +57,21 @@ class Health {
   std::optional<bool> IsServing(const std::string& service) const;
   bool ended() const;
   std::string loading() const;
-  // Adds a watcher. Errors: RESOURCE_EXHAUSTED if there are too many.
-  absl::Status Watch(const std::shared_ptr<HealthWatcher>& watcher);
+  // Adds a watcher of a client. Errors: RESOURCE_EXHAUSTED if there are too many, or if the client has its fair share
+  // of them (fair_share.h): health needs no key, and nobody may keep balancers from watching.
+  absl::Status Watch(const std::shared_ptr<HealthWatcher>& watcher, const std::string& client);
 
  private:
+  struct Registered {
+    std::weak_ptr<HealthWatcher> watcher;
+    std::string client;
+  };
+
   void Change(const std::function<void()>& change);
 
   mutable Mutex mutex_;
   std::map<std::string, bool> serving_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::weak_ptr<HealthWatcher>> watchers_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Registered> watchers_ ABSL_GUARDED_BY(mutex_);
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   std::string loading_ ABSL_GUARDED_BY(mutex_);
 };

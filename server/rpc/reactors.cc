@@ -1,6 +1,7 @@
 #include "server/rpc/reactors.h"
 
-#include <chrono>
+#include <grpc/support/time.h>
+
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,13 +29,13 @@ std::string CertificateOf(const grpc::CallbackServerContext& context) {
   return names.empty() ? "" : std::string(names.front().data(), names.front().size());
 }
 
-// Returns the time until the deadline. gRPC keeps deadlines on the monotonic clock and converts them by the current
-// wall clock.
+// Returns the time until the deadline. It is not taken from context.deadline(), which gRPC converts to the wall clock: a
+// timeout of more than 292 years, which clients send for "never", would overflow there.
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
-  const auto deadline = context.deadline();
-  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();
-  // absl::Now() is not used, because it notices late when the wall clock is set.
-  return absl::FromChrono(deadline - std::chrono::system_clock::now());
+  const gpr_timespec deadline = context.raw_deadline();
+  if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0) return absl::InfiniteDuration();
+  const gpr_timespec left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
+  return absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
 }
 
 class UnaryReactor final : public grpc::ServerUnaryReactor {

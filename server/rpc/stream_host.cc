@@ -155,7 +155,9 @@ void StreamHost::Advance(bool in_reaction) {
     const MutexLock lock(mutex_);
     if (finished_) return;
     DropEmpty();
-    if (!reading_ && !read_all_ && host_.clock.Now() >= ends_) StopReading(StreamTooOld(host_.max_stream_age));
+    // A message that arrives while others are in progress is still accepted, because its client has sent it.
+    const bool may_stop = !reading_ || (slots_.empty() && writing_ == nullptr);
+    if (may_stop && !read_all_ && host_.clock.Now() >= ends_) StopReading(StreamTooOld(host_.max_stream_age));
     if (writing_ == nullptr) {
       answer = writing_ = TakeAnswer();
       end = finished_ = answer == nullptr && IsOver();
@@ -216,6 +218,10 @@ void StreamHost::Drain() {
   Advance(/*in_reaction=*/false);
 }
 
+void StreamHost::EndIfOld() {
+  if (host_.clock.Now() >= ends_) Advance(/*in_reaction=*/false);
+}
+
 void StreamHost::CancelAll() {
   std::vector<std::shared_ptr<Slot>> running;
   {
@@ -246,16 +252,31 @@ void OpenStreams::Add(const std::shared_ptr<StreamHost>& stream) {
   stream->Drain();
 }
 
+std::vector<std::shared_ptr<StreamHost>> OpenStreams::Live() {
+  std::vector<std::shared_ptr<StreamHost>> live;
+  for (const std::weak_ptr<StreamHost>& stream : streams_) {
+    if (std::shared_ptr<StreamHost> host = stream.lock(); host != nullptr) live.push_back(std::move(host));
+  }
+  return live;
+}
+
 void OpenStreams::Drain() {
-  std::vector<std::weak_ptr<StreamHost>> open;
+  std::vector<std::shared_ptr<StreamHost>> live;
   {
     const MutexLock lock(mutex_);
     draining_ = true;
-    open = streams_;
+    live = Live();
   }
-  for (const std::weak_ptr<StreamHost>& stream : open) {
-    if (const std::shared_ptr<StreamHost> host = stream.lock(); host != nullptr) host->Drain();
+  for (const std::shared_ptr<StreamHost>& stream : live) stream->Drain();
+}
+
+void OpenStreams::EndOld() {
+  std::vector<std::shared_ptr<StreamHost>> live;
+  {
+    const MutexLock lock(mutex_);
+    live = Live();
   }
+  for (const std::shared_ptr<StreamHost>& stream : live) stream->EndIfOld();
 }
 
 }  // namespace longembed

@@ -52,6 +52,9 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   void OnFinished();
   // Any thread.
   void Drain();
+  // Ends the stream if it is too old, once what was read is answered. To be called from time to time, because a client
+  // that sends nothing causes no event. Any thread.
+  void EndIfOld();
 
  private:
   struct Slot {
@@ -111,14 +114,18 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   std::string model_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The streams of a server. Used to drain them. Thread-safe.
+// The streams of a server. Used to end them. Thread-safe.
 class OpenStreams {
  public:
   void Add(const std::shared_ptr<StreamHost>& stream);
   // Drains all open streams, and any that are opened later.
   void Drain();
+  // Ends the streams that are too old. Call it about once a second.
+  void EndOld();
 
  private:
+  std::vector<std::shared_ptr<StreamHost>> Live() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   Mutex mutex_;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::weak_ptr<StreamHost>> streams_ ABSL_GUARDED_BY(mutex_);

@@ -19,8 +19,7 @@ UnaryHost::UnaryHost(const ApiMethod& method, Arrival arrival, const HostContext
 absl::Status UnaryHost::Admit() {
   RETURN_IF_ERROR(record_.identity());
   if (!method_.missing_requirement.empty()) return NotOffered(method_.missing_requirement);
-  message_ = host_.ledger.BeginMessage(record_.caller().name);
-  if (method_.exempt) return absl::OkStatus();
+  message_ = host_.ledger.BeginMessage(record_.caller().name, method_.exempt);
   absl::StatusOr<std::unique_ptr<Charge>> call = record_.Begin();
   if (!call.ok()) return call.status();
   call_ = *std::move(call);
@@ -31,9 +30,7 @@ absl::Status UnaryHost::TakeMemory(int64_t request_bytes) {
   if (message_ == nullptr) {
     RETURN_IF_ERROR(Admit());
   }
-  if (!method_.exempt) return message_->Hold(Memory::kRequests, request_bytes);
-  message_->Correct(Memory::kRequests, request_bytes);
-  return absl::OkStatus();
+  return message_->Hold(Memory::kRequests, request_bytes);
 }
 
 bool UnaryHost::Receive(int64_t bytes) {

@@ -2,6 +2,7 @@
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include <algorithm>
@@ -32,6 +33,27 @@ X509Ptr ParseCertificates(const std::string& pem) {
   for (X509Ptr more = next(); more != nullptr;) more = next();
   const bool at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
   return at_end ? std::move(first) : X509Ptr(nullptr, &X509_free);
+}
+
+// Checks that OpenSSL takes the certificates for handshakes. By its security level it refuses short keys and weak
+// signatures, and with such a certificate every handshake would fail.
+absl::Status CheckStrength(const CertificatePaths& paths, const Certificates& loaded) {
+  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_server_method()), &SSL_CTX_free);
+  const auto bio = AsBio(loaded.certificate);
+  bool first = true;
+  while (const X509Ptr next{PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), &X509_free}) {
+    ERR_clear_error();
+    const auto taken =
+        first ? SSL_CTX_use_certificate(context.get(), next.get()) : SSL_CTX_add1_chain_cert(context.get(), next.get());
+    if (taken != 1) {
+      const char* const reason = ERR_reason_error_string(ERR_peek_last_error());
+      return absl::InvalidArgumentError(absl::StrCat("OpenSSL does not take the ",
+                                                     first ? "certificate" : "intermediate certificates", " in ",
+                                                     paths.certificate, ": ", reason == nullptr ? "unknown" : reason));
+    }
+    first = false;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckPair(const CertificatePaths& paths, const Certificates& loaded, X509& certificate) {
@@ -82,6 +104,7 @@ absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, abs
     return absl::InvalidArgumentError(absl::StrCat(paths.certificate, " holds no PEM certificate, or a broken one"));
   }
   RETURN_IF_ERROR(CheckPair(paths, loaded, *certificate));
+  RETURN_IF_ERROR(CheckStrength(paths, loaded));
   if (!paths.client_ca.empty() && ParseCertificates(loaded.client_ca) == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(paths.client_ca, " holds no PEM certificate, or a broken one"));
   }

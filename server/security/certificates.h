@@ -30,8 +30,9 @@ struct Certificates {
   uint64_t generation = 0;  // Differs between all sets that were loaded.
 };
 
-// Reads the files and checks that each has the right content, that the key belongs to the certificate, and that the
-// certificate has not expired. Its validity may begin later. Errors name the file.
+// Reads the files and checks that each has the right content, that the key belongs to the certificate, that both are
+// strong enough for OpenSSL, and that the certificate has not expired. Its validity may begin later. Errors name the
+// file.
 absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, absl::Time now);
 
 // The current certificates. Multiple threads can call Current without external synchronization.

@@ -46,8 +46,9 @@ inline constexpr Name kBatchSequences{"longembed_batch_sequences", "Sequences in
 
 // Refusals, safety and life cycle.
 inline constexpr Name kRejected{"longembed_rejected_total", "Calls refused with RESOURCE_EXHAUSTED."};  // model, reason
-inline constexpr Name kExpectedWait{"longembed_expected_wait_seconds",
-                                    "Expected wait of a new interactive call in the queue."};  // model
+inline constexpr Name kExpectedWait{
+    "longembed_expected_wait_seconds",
+    "Expected wait of a new interactive call, the tokenizer's queue included."};  // model
 inline constexpr Name kQueueWaitLimit{"longembed_queue_wait_limit_seconds",
                                       "The config's limits.max_queue_wait."};  // model
 inline constexpr Name kHeldBytes{

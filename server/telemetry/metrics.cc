@@ -128,15 +128,16 @@ class QueueMetrics final : public prometheus::Collectable {
     held_bytes_ = std::move(held_bytes);
   }
 
-  void SetTokenizationTasks(std::function<int64_t()> tasks) {
+  void SetTokenizationQueue(std::function<TokenizationReading()> queue) {
     const MutexLock lock(mutex_);
-    tokenization_tasks_ = std::move(tasks);
+    tokenization_queue_ = std::move(queue);
   }
 
   std::vector<prometheus::MetricFamily> Collect() const override {
     const MutexLock lock(mutex_);
     auto tasks = GaugeFamily(metric::kTokenizationTasks);
-    if (tokenization_tasks_) tasks.metric.emplace_back().gauge.value = static_cast<double>(tokenization_tasks_());
+    const TokenizationReading tokenization = tokenization_queue_ ? tokenization_queue_() : TokenizationReading();
+    if (tokenization_queue_) tasks.metric.emplace_back().gauge.value = static_cast<double>(tokenization.tasks);
     auto jobs = GaugeFamily(metric::kQueueJobs);
     auto tokens = GaugeFamily(metric::kQueueTokens);
     auto age = GaugeFamily(metric::kQueueAge);
@@ -156,7 +157,7 @@ class QueueMetrics final : public prometheus::Collectable {
       AddGauge(tokens, model, static_cast<double>(reading.tokens));
       AddGauge(age, model, absl::ToDoubleSeconds(reading.oldest));
       AddGauge(running, model, reading.running_batches);
-      AddGauge(wait, model, absl::ToDoubleSeconds(reading.expected_wait));
+      AddGauge(wait, model, absl::ToDoubleSeconds(tokenization.longest_wait + reading.expected_wait));
     }
     return {tasks, jobs, tokens, age, running, wait, held};
   }
@@ -165,7 +166,7 @@ class QueueMetrics final : public prometheus::Collectable {
   mutable Mutex mutex_;  // Held during Collect.
   Queues queues_;
   std::function<Metrics::HeldBytes()> held_bytes_;
-  std::function<int64_t()> tokenization_tasks_;
+  std::function<TokenizationReading()> tokenization_queue_;
 };
 
 }  // namespace
@@ -246,9 +247,9 @@ void Metrics::SetModelInfo(const std::string& model, const ModelInfo& info) {
       .Set(1);
 }
 
-Registration Metrics::ReadTokenizationQueue(std::function<int64_t()> tasks) {
-  state_->queues->SetTokenizationTasks(std::move(tasks));
-  return Registration([queues = state_->queues] { queues->SetTokenizationTasks(nullptr); });
+Registration Metrics::ReadTokenizationQueue(std::function<TokenizationReading()> queue) {
+  state_->queues->SetTokenizationQueue(std::move(queue));
+  return Registration([queues = state_->queues] { queues->SetTokenizationQueue(nullptr); });
 }
 
 Registration Metrics::ReadHeldBytes(std::function<HeldBytes()> held_bytes) {

@@ -40,6 +40,12 @@ struct QueueReading {
   absl::Duration expected_wait;
 };
 
+// Current state of the queue for tokenizing threads.
+struct TokenizationReading {
+  int64_t tasks = 0;
+  absl::Duration longest_wait;  // That of the client that waits longest.
+};
+
 // A callback registered for every scrape. Its destruction waits for a running scrape. So if the Registration is the
 // last member of an object, its callback may read all other members.
 class [[nodiscard]] Registration {
@@ -87,7 +93,7 @@ class Metrics {
   void SetQueueWaitLimit(const std::string& model, absl::Duration limit);
   void SetModelInfo(const std::string& model, const ModelInfo& info);
 
-  Registration ReadTokenizationQueue(std::function<int64_t()> tasks);
+  Registration ReadTokenizationQueue(std::function<TokenizationReading()> queue);
   // Kind (MemoryName) -> bytes.
   using HeldBytes = std::map<std::string, int64_t>;
   Registration ReadHeldBytes(std::function<HeldBytes()> held_bytes);

@@ -3,7 +3,9 @@
 import random
 import re
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -17,6 +19,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from running_server import BUILD, MODELS, ROOT, await_log, start_server
+
+sys.path.append(str(ROOT / "tests/operations"))
+import http2_frames as h2  # noqa: E402
 
 LONG = "the mill stands by the river " * 70  # About 420 tokens.
 
@@ -472,3 +477,76 @@ def test_health_has_a_port_of_its_own(tmp_path):
             channel.unary_unary("/longembed.v1.EmbeddingService/ListModels")(b"")
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert running.stop() == 0
+
+
+def open_idle_stream(channel: grpc.Channel, ended: threading.Event):
+    """Opens an EmbedStream that sends nothing until `ended` is set."""
+
+    def messages():
+        ended.wait(timeout=60)
+        yield from ()
+
+    plain = {"request_serializer": bytes, "response_deserializer": bytes}
+    return channel.stream_stream("/longembed.v1.EmbeddingService/EmbedStream", **plain)(messages())
+
+
+def held_bytes(server, kind: str) -> float:
+    return float(re.search(rf'^longembed_held_bytes{{kind="{kind}"}} (\S+)', metrics(server), re.M)[1])
+
+
+def test_a_health_check_is_answered_though_memory_is_full(tmp_path):
+    """Else the kubelet would restart a server because it is busy."""
+    limits = "limits: {max_pending_bytes: 20000}\nhttp_listen: 127.0.0.1:0\n"
+    server, ended = start_server(tmp_path, ["e5-small-v2"], limits), threading.Event()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stream = open_idle_stream(channel, ended)  # Holds more than the limit.
+        deadline = time.monotonic() + 30
+        while held_bytes(server, "calls") < 20000:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+        assert checked.status == health_pb2.HealthCheckResponse.SERVING
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/health", timeout=30) as answer:
+            assert answer.status == 200
+        stream.cancel()
+        ended.set()
+    assert server.stop() == 0
+
+
+def test_a_body_for_the_health_route_counts_as_memory(tmp_path):
+    """The route needs no key, and it is answered even if memory is full. So a large body must not be free."""
+    server = start_server(tmp_path, ["e5-small-v2"], "http_listen: 127.0.0.1:0\n")
+    size = 8 << 20
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=30) as plain:
+        plain.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + bytes(size // 2))
+        deadline = time.monotonic() + 4  # The server waits for each piece of the body for 5 s.
+        while held_bytes(server, "requests") < size and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert held_bytes(server, "requests") >= size
+    assert server.stop() == 0
+
+
+def test_an_idle_stream_ends_at_its_age(tmp_path):
+    """Else a key that was revoked would work on idle streams as long as their clients like."""
+    server, ended = start_server(tmp_path, ["e5-small-v2"], "connections: {max_age: 1s}\n"), threading.Event()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stream = open_idle_stream(channel, ended)
+        threading.Timer(10, ended.set).start()
+        with pytest.raises(grpc.RpcError) as error:
+            next(stream)
+    assert error.value.code() == grpc.StatusCode.UNAVAILABLE, error.value
+    assert details(error.value)[error_details_pb2.ErrorInfo].reason == "STREAM_TOO_OLD"
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("timeout", ["1H", "2562048H", "3000000H", "99999999H"])
+def test_a_timeout_of_centuries_is_none(server, pb, timeout):
+    """Clients send the longest timeout for "never"; gRPC's headers allow eight digits."""
+    request = pb[0].EmbedRequest(inputs=[pb[0].Input(text="a")]).SerializeToString()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:
+        plain.sendall(h2.PREFACE + h2.settings() + h2.unary_call(1, "/longembed.v1.EmbeddingService/Embed", request, {"grpc-timeout": timeout}))
+        received = b""
+        while b"e5-small-v2" not in received:  # The model's name in the answer.
+            more = plain.recv(1 << 16)
+            received += more
+            assert more and len(received) < 1 << 16, received

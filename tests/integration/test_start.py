@@ -71,6 +71,14 @@ def test_a_good_config_has_no_problem_and_no_port_is_opened(config, model):
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, f"{path}: no problem found\n", "")
 
 
+@pytest.mark.parametrize("other", ["0.0.0.0:52213", "127.0.0.1:052213", ":52213"])
+def test_addresses_that_take_one_port_are_told(config, model, other):
+    """Two texts may stand for one port, which a start would find in use."""
+    checked = run("--check-config", "--config", config(f'listen: 127.0.0.1:52213\nmetrics_listen: "{other}"\nmodels: [{{path: model}}]\n'))
+    assert f"metrics_listen: {other} takes the port of listen, 127.0.0.1:52213; each needs a port of its own" in checked.stderr
+    assert checked.returncode == 1
+
+
 def test_everything_wrong_is_told_at_once(config, model, tmp_path):
     shutil.copytree(model, tmp_path / "cut", symlinks=True)
     (tmp_path / "cut/tokenizer.json").write_text("{}")

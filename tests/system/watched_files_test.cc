@@ -88,6 +88,19 @@ TEST(ReadWholeFileTest, SaysWhyNot) {
   }
 }
 
+// A wrong file in the place of one that is watched must not take all memory.
+TEST(ReadWholeFileTest, RefusesAHugeFile) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "huge_file_", getpid());
+  std::ofstream(path, std::ios::binary) << "x";
+  std::filesystem::resize_file(path, kMaxWholeFileBytes);
+  EXPECT_EQ(ReadWholeFile(path)->size(), kMaxWholeFileBytes);
+  std::filesystem::resize_file(path, kMaxWholeFileBytes + 1);
+  const absl::Status status = ReadWholeFile(path).status();
+  std::filesystem::remove(path);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("has 16777217 bytes; at most 16777216 are read"));
+}
+
 // The caller holds a lock that every TLS handshake needs.
 TEST(ReadWholeFileTest, DoesNotWaitForAPipe) {
   const std::string path = absl::StrCat(::testing::TempDir(), "pipe_", getpid());

@@ -105,6 +105,20 @@ TEST_F(AdmissionTest, ModelsHaveTokensOfTheirOwnAndShareTheDevice) {
   ExpectRefused(admission_.Admit(other, {.client = "c", .tokens = 1}).status(), "QUEUE_WAIT", "queue_wait");
 }
 
+// The models share the device. A call alone in its model's queue still waits for the other models' work.
+TEST_F(AdmissionTest, WorkOfOtherModelsMakesACallLate) {
+  ModelBudget other(kTokens);
+  ResourceRequest call{.client = "b", .tokens = 1, .work = absl::Hours(1), .deadline = clock_.Now() + absl::Seconds(8)};
+  EXPECT_TRUE(admission_.Admit(other, call).ok());  // Nothing waits, so its size does not matter.
+  Permits busy;
+  for (int i = 0; i < 7; ++i) busy.push_back(*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}));
+  call.client = "a";
+  call.work = absl::Seconds(1);
+  ExpectRefused(admission_.Admit(other, call).status(), "DEADLINE_TOO_SHORT", "deadline_too_short");
+  call.deadline = clock_.Now() + absl::Seconds(80);
+  EXPECT_TRUE(admission_.Admit(other, call).ok());
+}
+
 TEST_F(AdmissionTest, BulkMayFillHalfOfTheTokens) {
   const Permits interactive = Fill(1, {.tokens = 100});
   const Permits bulk = Fill(4, {.priority = Priority::kBulk, .tokens = 100});
@@ -157,7 +171,10 @@ TEST_F(AdmissionTest, TheTimeToTokenizeCountsToo) {
   ExpectRefused(Admit(call).status(), "DEADLINE_TOO_SHORT", "deadline_too_short");
   call.deadline = absl::InfiniteFuture();
   call.tokenization = absl::Seconds(17);
-  ExpectRefused(Admit(call).status(), "QUEUE_WAIT", "queue_wait");
+  const absl::Status refused = Admit(call).status();
+  ExpectRefused(refused, "QUEUE_WAIT", "queue_wait");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("about 18s; the limit is 16s"));
+  EXPECT_GE(*RetryDelay(refused), absl::Seconds(18) * 0.75);  // A hint by the model's queue alone would be too short.
 }
 
 // The call is refused when its tokens have been counted.

@@ -102,6 +102,38 @@ TEST(LedgerTest, AClientGetsFourFifths) {
   EXPECT_TRUE(ledger.BeginMessage("modest")->Hold(Memory::kRequests, 150).ok());
 }
 
+// A probe that fails because memory is short would restart the server.
+TEST(LedgerTest, ExemptChargesFindRoomInAFullLedger) {
+  Ledger ledger(100);
+  const auto large = Held(ledger, "a", 1000);
+  for (const char* client : {"a", "probe"}) {
+    const auto call = ledger.BeginCall(client, 0, /*exempt=*/true);
+    const auto message = ledger.BeginMessage(client, /*exempt=*/true);
+    EXPECT_TRUE(call.ok()) << call.status();
+    EXPECT_TRUE(message->Hold(Memory::kRequests, 300).ok());
+    EXPECT_EQ(ledger.bytes(), 1000 + kCall + 300);
+  }
+  EXPECT_EQ(ledger.bytes(), 1000);
+}
+
+TEST(LedgerTest, ExemptChargesAreBounded) {
+  Ledger ledger(100);
+  const auto large = Held(ledger, "a", 1000);
+  const auto large_check = ledger.BeginMessage("b", /*exempt=*/true);
+  ExpectLedgerRefuses(large_check->Hold(Memory::kRequests, Ledger::kExemptBytes), "PENDING_BYTES", "pending_bytes");
+  std::vector<std::unique_ptr<Charge>> unread;
+  absl::Status refused;
+  while (refused.ok()) {
+    auto call = ledger.BeginCall("greedy", 0, /*exempt=*/true);
+    refused = call.status();
+    if (call.ok()) unread.push_back(*std::move(call));
+  }
+  ExpectLedgerRefuses(refused, "PENDING_BYTES", "pending_bytes");
+  EXPECT_LE(ledger.bytes(), 1000 + Ledger::kExemptBytes);
+  EXPECT_GT(unread.size(), 300u);
+  EXPECT_TRUE(ledger.BeginCall("modest", 0, /*exempt=*/true).ok());
+}
+
 TEST(LedgerTest, MessagesOfAStreamAreNoCalls) {
   Ledger ledger(10 * kCall);
   const auto stream = ledger.BeginCall("a", 1);

@@ -357,6 +357,33 @@ TEST_F(OldStreamTest, AnOldStreamEndsWithUnavailable) {
   EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
 }
 
+// Otherwise a key that was revoked would work on idle streams as long as their clients like.
+TEST_F(OldStreamTest, AnIdleStreamEndsToo) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("a", "a"));
+  v1::EmbedStreamResponse answer;
+  ASSERT_TRUE(stream->Read(&answer));
+  absl::SleepFor(absl::Milliseconds(250));
+  server_.host().streams->EndOld();
+  EXPECT_FALSE(stream->Read(&answer));
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
+}
+
+TEST_F(EmbedStreamTest, YoungStreamsGoOn) {
+  const auto stream = Open();
+  stream->Write(FirstMessage("a", "a"));
+  v1::EmbedStreamResponse answer;
+  ASSERT_TRUE(stream->Read(&answer));
+  server_.host().streams->EndOld();
+  stream->Write(Message("b", "a"));
+  EXPECT_TRUE(stream->Read(&answer));
+  stream->WritesDone();
+  EXPECT_FALSE(stream->Read(&answer));
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 TEST_F(EmbedStreamTest, AStreamIsReadNoFurtherThanItIsAnswered) {
   encoder_.CloseGate();
   const auto stream = Open();

@@ -48,6 +48,24 @@ TEST_F(TeiTest, TheServersFaultHasTeisCodeForTheClientOnly) {
   }
 }
 
+// Decoding takes much more memory than the ids and the text.
+TEST_F(TeiTest, DecodingIsOnTheLedger) {
+  const auto stub = tei::v1::Tokenize::NewStub(channel_);
+  const auto decode = [&stub](int ids) {
+    grpc::ClientContext context;
+    tei::v1::DecodeRequest request;
+    for (int i = 0; i < ids; ++i) request.add_ids(3);
+    tei::v1::DecodeResponse response;
+    return stub->Decode(&context, request, &response);
+  };
+  const auto most = server_.host().ledger.BeginMessage("someone");
+  ASSERT_TRUE(most->Hold(Memory::kRequests, 3 << 20).ok());  // Of 4 MiB.
+  EXPECT_TRUE(decode(100).ok());
+  const grpc::Status refused = decode(20'000);
+  EXPECT_EQ(refused.error_code(), grpc::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(refused.error_message(), HasSubstr("bytes of memory"));
+}
+
 class OldTeiStreamTest : public TeiTest {
  protected:
   OldTeiStreamTest() : TeiTest(absl::Milliseconds(200)) {}

@@ -56,6 +56,13 @@ TEST(OverridesTest, EveryKeyHasAVariable) {
   }
 }
 
+// As in the file: protobuf, which carries some of these values, takes UTF-8 alone.
+TEST(OverridesTest, ValuesAreUtf8) {
+  EXPECT_EQ(ErrorOf({"LONGEMBED__TRACING__SERVICE_NAME=caf\xe9"}),
+            "LONGEMBED__TRACING__SERVICE_NAME: tracing.service_name is not UTF-8");
+  EXPECT_EQ(ErrorOf({"LONGEMBED__TRACING__SERVICE_NAME=caf\xc3\xa9"}), "");
+}
+
 TEST(OverridesTest, WrongValuesNameVariableAndKey) {
   EXPECT_EQ(ErrorOf({"LONGEMBED__LIMITS__MAX_QUEUE_WAIT=5"}),
             "LONGEMBED__LIMITS__MAX_QUEUE_WAIT: limits.max_queue_wait must be a duration such as 500ms, 10s or 2m, not "

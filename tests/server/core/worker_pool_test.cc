@@ -118,6 +118,7 @@ TEST(WorkerPoolTest, TheExpectedTimeGrowsWithTheQueue) {
   Block(pool, gate);
   const TaskSize mine{.client = "a", .bytes = kLongText}, other{.client = "b", .bytes = kLongText};
   const absl::Duration alone = pool.ExpectedTime(mine);
+  EXPECT_EQ(pool.longest_wait(), absl::ZeroDuration());
   EXPECT_GT(alone, absl::ZeroDuration());
   int accepted = 0;
   absl::Status status;
@@ -126,6 +127,7 @@ TEST(WorkerPoolTest, TheExpectedTimeGrowsWithTheQueue) {
   EXPECT_TRUE(RetryDelay(status).has_value());
   EXPECT_GT(accepted, 2);
   EXPECT_GT(pool.ExpectedTime(mine), alone + absl::Milliseconds(400));
+  EXPECT_GT(pool.longest_wait(), absl::Milliseconds(400));
   // Another client waits only for its own turn.
   EXPECT_LT(pool.ExpectedTime(other), 2.5 * alone);
   EXPECT_TRUE(pool.TryRun([] {}, other).ok());
@@ -142,6 +144,16 @@ TEST(WorkerPoolTest, AnErrorForALongTaskNamesItsTime) {
   EXPECT_EQ(ErrorReason(status), "DEADLINE_TOO_SHORT");
   EXPECT_GT(RetryDelay(status).value(), absl::ZeroDuration());
   EXPECT_EQ(status.message().find("in about 0,"), absl::string_view::npos) << status;
+  const TaskSize brief{.client = "a", .bytes = kShortText, .time_left = absl::Nanoseconds(1)};
+  EXPECT_EQ(RetryDelay(pool.TryRun([] {}, brief)), absl::Milliseconds(50));  // Not "try again in 0".
+}
+
+TEST(WorkerPoolTest, ADeadlineThatHasPassedIsNoOverload) {
+  WorkerPool pool(1, kClock);
+  for (const absl::Duration left : {absl::ZeroDuration(), -absl::Hours(1)}) {
+    const absl::Status status = pool.TryRun([] {}, {.client = "a", .bytes = kShortText, .time_left = left});
+    EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  }
 }
 
 // A short task takes a hundred times as long as its few bytes. This must not count as time for the bytes of a long one.

@@ -572,5 +572,21 @@ TEST(AcceptorTest, RefusalsHaveTheNamesOfTheMetric) {
   EXPECT_STREQ(ReasonOf(Refusal::kSilent), "idle");
 }
 
+// Tells before the start what bind would refuse.
+TEST(AddressTest, SomeTakeTheSamePort) {
+  for (const auto& [address, other] :
+       {std::pair{"127.0.0.1:5", "127.0.0.1:5"}, std::pair{"0.0.0.0:5", "127.0.0.1:5"}, std::pair{"127.0.0.1:5", ":5"},
+        std::pair{"127.0.0.1:5", "127.0.0.1:05"}, std::pair{"[::]:5", "127.0.0.1:5"}, std::pair{"[::1]:5", "[::]:5"}}) {
+    EXPECT_TRUE(TakeSamePort(address, other)) << address << " " << other;
+    EXPECT_TRUE(TakeSamePort(other, address)) << address << " " << other;
+  }
+  for (const auto& [address, other] : {std::pair{"127.0.0.1:5", "127.0.0.1:6"}, std::pair{"127.0.0.1:5", "127.0.0.2:5"},
+                                       std::pair{"127.0.0.1:0", "127.0.0.1:0"}, std::pair{"[::1]:5", "127.0.0.1:5"},
+                                       std::pair{"[::1]:5", "0.0.0.0:5"}, std::pair{"127.0.0.1:5", "nonsense"}}) {
+    EXPECT_FALSE(TakeSamePort(address, other)) << address << " " << other;
+    EXPECT_FALSE(TakeSamePort(other, address)) << address << " " << other;
+  }
+}
+
 }  // namespace
 }  // namespace longembed

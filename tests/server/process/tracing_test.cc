@@ -12,6 +12,7 @@ using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::Pair;
 
 using Variables = std::map<std::string, std::string>;
@@ -76,9 +77,35 @@ TEST(TracingSettingsTest, SaysWhyItRefusesTheEnvironment) {
               HasSubstr("OTEL_EXPORTER_OTLP_ENDPOINT \"http://c:4318/v1/traces\" is not HOST:PORT"));
   EXPECT_THAT(refused({{"OTEL_EXPORTER_OTLP_HEADERS", "no-value"}}), HasSubstr("OTEL_EXPORTER_OTLP_HEADERS is not"));
   EXPECT_THAT(refused({{"OTEL_EXPORTER_OTLP_TIMEOUT", "10s"}}), HasSubstr("OTEL_EXPORTER_OTLP_TIMEOUT is \"10s\""));
+  for (const char* too_long : {"86400001", "9223372036854775807"}) {  // Added to the time, the latter overflows.
+    EXPECT_THAT(refused({{"OTEL_EXPORTER_OTLP_TIMEOUT", too_long}}), HasSubstr("milliseconds from 1 to 86400000"));
+  }
   EXPECT_THAT(refused({{"OTEL_RESOURCE_ATTRIBUTES", "x"}}), HasSubstr("OTEL_RESOURCE_ATTRIBUTES is not"));
+  EXPECT_THAT(refused({{"OTEL_RESOURCE_ATTRIBUTES", "team=%ff"}}),
+              HasSubstr("OTEL_RESOURCE_ATTRIBUTES holds text that is not UTF-8"));
+  EXPECT_THAT(refused({{"OTEL_SERVICE_NAME", "\xff"}}), HasSubstr("OTEL_SERVICE_NAME is not UTF-8"));
   EXPECT_THAT(refused({{"OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file"}}),
               HasSubstr("OTEL_EXPORTER_OTLP_CERTIFICATE cannot be read"));
+}
+
+// gRPC aborts the process if it is given a header that it cannot send.
+TEST(TracingSettingsTest, RefusesHeadersThatGrpcCannotSend) {
+  for (const char* bad :
+       {"api-key=s3cret%0A", "api-key=s3cret\xc3\xa9", "api key=s3cret", ":path=s3cret", "a%=s3cret"}) {
+    const TracingSettings settings = Resolve({.endpoint = "c"}, {{"OTEL_EXPORTER_OTLP_HEADERS", bad}});
+    EXPECT_FALSE(settings.enabled()) << bad;
+    EXPECT_THAT(settings.refused, AllOf(HasSubstr("OTEL_EXPORTER_OTLP_HEADERS has a header that gRPC cannot send"),
+                                        Not(HasSubstr("s3cret"))));
+  }
+  EXPECT_TRUE(Resolve({.endpoint = "c"}, {{"OTEL_EXPORTER_OTLP_HEADERS", "a-bin=%00%ff,b_c.d=~ !"}}).enabled());
+}
+
+TEST(OtlpEndpointTest, ErrorsDoNotQuoteSecrets) {
+  const auto error = [](const char* endpoint) { return std::string(ParseOtlpEndpoint(endpoint).status().message()); };
+  EXPECT_THAT(error("http://me:s3cret@c:4317"), HasSubstr("\"http://...@c:4317\" is not HOST:PORT"));
+  EXPECT_THAT(error("me:s3cret@c:4317"), HasSubstr("\"...@c:4317\" is not"));
+  EXPECT_THAT(error("https://c:4317?key=s3cret@x"), HasSubstr("\"https://c:4317?...\" is not"));
+  EXPECT_THAT(error("c:1/path"), HasSubstr("\"c:1/path\" is not"));
 }
 
 TEST(OtlpEndpointTest, ReadsAddresses) {

@@ -88,7 +88,7 @@ TEST_F(HealthTest, AWatchIsOnTheLedgerAndInTheMetrics) {
   EXPECT_THAT(server_.metrics().Scrape(), HasSubstr("longembed_requests_in_flight{method=\"health.Watch\"} 0"));
 }
 
-// The fake server's ledger has room for fewer than 200 watches. Checks are still answered when it is full.
+// The fake server's ledger has room for fewer than 200 watches.
 TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
   std::vector<std::unique_ptr<Watch>> watches;
   std::vector<std::unique_ptr<grpc::health::v1::Health::Stub>> stubs;  // Each connection allows few streams.
@@ -108,13 +108,21 @@ TEST_F(HealthTest, WatchesFindRoomOnlyAsCallsDo) {
   }
   EXPECT_EQ(code, grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_GT(watches.size(), 50u);
-  grpc::ClientContext context;
-  HealthCheckResponse response;
-  EXPECT_TRUE(stub_->Check(&context, HealthCheckRequest(), &response).ok());
   for (const auto& watch : watches) watch->context.TryCancel();
 }
 
-// Tests the limit on a port without keys, where clients are not distinguished.
+TEST_F(HealthTest, AFullLedgerStillAnswersChecks) {
+  const auto all = server_.host().ledger.BeginMessage("someone");
+  ASSERT_TRUE(all->Hold(Memory::kRequests, int64_t{1} << 30).ok());
+  grpc::ClientContext context, watch_context;
+  HealthCheckResponse response;
+  const grpc::Status checked = stub_->Check(&context, HealthCheckRequest(), &response);
+  EXPECT_TRUE(checked.ok()) << checked.error_message();
+  EXPECT_EQ(stub_->Watch(&watch_context, HealthCheckRequest())->Finish().error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+// Tests the limit on a port without keys. One client must leave room to others.
 TEST(HealthWatchesTest, AreBounded) {
   class Watcher final : public HealthWatcher {
     void Changed() override {}
@@ -122,11 +130,20 @@ TEST(HealthWatchesTest, AreBounded) {
   Health health({});
   std::vector<std::shared_ptr<HealthWatcher>> watchers;
   absl::Status status;
-  while (status.ok() && watchers.size() < 5000)
-    status = health.Watch(watchers.emplace_back(std::make_shared<Watcher>()));
-  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << watchers.size();
+  const auto fill = [&](const auto& client_of) {
+    for (status = absl::OkStatus(); status.ok() && watchers.size() < 5000;) {
+      const std::string client = client_of(watchers.size());
+      status = health.Watch(watchers.emplace_back(std::make_shared<Watcher>()), client);
+    }
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << watchers.size();
+  };
+  fill([](size_t) { return "greedy"; });
+  EXPECT_THAT(std::string(status.message()), HasSubstr("this client watches health"));
+  EXPECT_TRUE(health.Watch(std::make_shared<Watcher>(), "modest").ok());
+  fill([](size_t number) { return std::to_string(number); });
+  EXPECT_THAT(std::string(status.message()), HasSubstr("health is watched 1024 times"));
   watchers.clear();
-  EXPECT_TRUE(health.Watch(std::make_shared<Watcher>()).ok());
+  EXPECT_TRUE(health.Watch(std::make_shared<Watcher>(), "greedy").ok());
 }
 
 TEST_F(HealthTest, ADrainEndsWatches) {

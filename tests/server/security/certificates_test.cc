@@ -126,6 +126,16 @@ TEST_F(CertificatesTest, AKeyOfAnotherCertificateIsRefused) {
   EXPECT_THAT(Refusal(), HasSubstr(paths_.certificate));
 }
 
+// OpenSSL, which makes the handshakes, refuses short keys: the server would start, and serve nobody.
+TEST_F(CertificatesTest, AWeakCertificateIsRefused) {
+  const Key weak(EVP_RSA_gen(512), &EVP_PKEY_free);
+  Write(paths_.certificate, CertificatePem(key_) + CertificatePem(weak));
+  EXPECT_THAT(Refusal(), HasSubstr("the intermediate certificates in " + paths_.certificate + ": ca key too small"));
+  Write(paths_.certificate, CertificatePem(weak));
+  Write(paths_.key, KeyPem(weak));
+  EXPECT_THAT(Refusal(), HasSubstr("the certificate in " + paths_.certificate + ": ee key too small"));
+}
+
 TEST_F(CertificatesTest, AnExpiredCertificateIsRefused) {
   Write(paths_.certificate, CertificatePem(key_, -absl::Hours(24)));
   EXPECT_THAT(Refusal(), HasSubstr("expired on"));

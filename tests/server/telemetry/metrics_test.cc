@@ -98,6 +98,20 @@ TEST(MetricsTest, ARegistrationEndsAfterTheScrapeThatAsks) {
   EXPECT_TRUE(asked);
 }
 
+// Calls are refused for the wait of both queues, and replicas are scaled by this gauge.
+TEST(MetricsTest, TheExpectedWaitIncludesThatForATokenizingThread) {
+  Metrics metrics({});
+  const Registration queue = metrics.ReadQueue("m", [] { return QueueReading{.expected_wait = absl::Seconds(2)}; });
+  {
+    const Registration tokenizer =
+        metrics.ReadTokenizationQueue([] { return TokenizationReading{.tasks = 3, .longest_wait = absl::Seconds(4)}; });
+    const std::string text = metrics.Scrape();
+    EXPECT_THAT(text, HasSubstr("longembed_tokenization_queue_tasks 3"));
+    EXPECT_THAT(text, HasSubstr("longembed_expected_wait_seconds{model=\"m\"} 6"));
+  }
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_expected_wait_seconds{model=\"m\"} 2"));
+}
+
 TEST(MetricsTest, KnowsWhetherCallsAreInFlight) {
   Metrics metrics({});
   metrics.RequestStarted("Embed");
@@ -106,6 +120,17 @@ TEST(MetricsTest, KnowsWhetherCallsAreInFlight) {
   metrics.RequestFinished("Embed", "OK", "", absl::Milliseconds(1));
   metrics.RequestFinished("Tokenize", "INTERNAL", "", absl::Milliseconds(1));
   EXPECT_EQ(metrics.in_flight(), 0);
+}
+
+// rate() misses the first event of a counter that appears with it.
+TEST(MetricsTest, RefusalsHaveCountersBeforeTheFirst) {
+  Metrics metrics({});
+  for (const char* reason : {"pending_bytes", "client_pending_bytes", "concurrent_calls", "health_watches"}) {
+    const std::string counter = std::string("longembed_rejected_total{model=\"\",reason=\"") + reason + "\"} ";
+    EXPECT_THAT(metrics.Scrape(), HasSubstr(counter + "0"));
+    metrics.CountRejected("", reason);
+    EXPECT_THAT(metrics.Scrape(), HasSubstr(counter + "1"));
+  }
 }
 
 TEST(MetricsTest, CountsReloadsOfApiKeys) {
