@@ -77,14 +77,18 @@ class TransformersReference:
         return vector
 
     def _through_dense(self, folder: Path, vector):
-        """Computes sentence-transformers' Dense: a linear layer, then the activation, whose class is in config.json."""
+        """Computes sentence-transformers' Dense: a linear layer, then the activation, whose class is in config.json, then the residual if there is one."""
         import safetensors.torch
 
-        module, name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["activation_function"].rsplit(".", 1)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        module, name = config.get("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)
         safe = folder / "model.safetensors"
         tensors = safetensors.torch.load_file(safe) if safe.is_file() else self._torch.load(folder / "pytorch_model.bin", weights_only=True)
         outcome = self._torch.nn.functional.linear(vector, tensors["linear.weight"].float(), tensors["linear.bias"].float() if "linear.bias" in tensors else None)
-        return getattr(importlib.import_module(module), name)()(outcome)
+        outcome = getattr(importlib.import_module(module), name)()(outcome)
+        if not config.get("use_residual"):
+            return outcome
+        return outcome + (self._torch.nn.functional.linear(vector, tensors["residual.weight"].float()) if "residual.weight" in tensors else vector)
 
     def vector(self, sample: dict, ids: list[int]):
         return self.pooled(ids)
