@@ -65,6 +65,7 @@ class Expectation:
     dense_folders: list[str]  # Folders of the Dense modules after pooling, in order.
     with_modules: bool  # Whether sentence-transformers loads it.
     own_code: bool  # Whether transformers lacks the architecture, so that its module in model/export computes the reference.
+    lower_case: bool  # Whether texts are lower-cased before the tokenizer's own normalizer.
     limit: int | None  # Limit in tokens for truncation; overrides the checkpoint.
     limit_in_files: int | None  # Limit in sentence-transformers' files, used when transformers loads the checkpoint.
     append_eos: bool | None  # None: as the tokenizer does it.

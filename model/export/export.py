@@ -44,6 +44,8 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         theirs = reference.tokenizer(transformer_folder(folder))
         refuse_unknown_classes(theirs, checkpoint, architecture)
         tokenizer_json = text_side.strip(theirs["tokenizer"])
+        if checkpoint.lower_case:
+            tokenizer_json = text_side.lower_cased(tokenizer_json)
         if checkpoint.multi_vector:
             tokenizer_json = text_side.with_markers(tokenizer_json, checkpoint.multi_vector.markers)
         end = end_of_sequence(theirs["eos"], checkpoint.config)
@@ -145,6 +147,7 @@ def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict,
         dense_folders=[str(folder / name) for name, _, _ in checkpoint.dense],
         with_modules=checkpoint.has_modules and not own_code and not outranked and append_eos is None and "position_stride" not in content,
         own_code=own_code,
+        lower_case=checkpoint.lower_case,
         limit=None if content["trained_window_source"] == checkpoint.window_source else content["trained_window"],
         limit_in_files=checkpoint.window if (checkpoint.window_source or "").startswith("max_seq_length") else None,
         append_eos=append_eos,

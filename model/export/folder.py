@@ -31,7 +31,7 @@ SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # Settings of sentence-transformers' Transformer module that do not change vectors, with their allowed values (None: any). All other settings must be absent or
 # empty.
 HARMLESS_SETTINGS = {
-    "max_seq_length": None, "do_lower_case": (False,), "module_output_name": ("token_embeddings",), "unpad_inputs": None,
+    "max_seq_length": None, "do_lower_case": None, "module_output_name": ("token_embeddings",), "unpad_inputs": None,
     "modality_config": None,
 }  # fmt: skip
 
@@ -51,6 +51,7 @@ class Checkpoint:
     config: dict  # The content of config.json.
     tensors: dict  # Name -> torch.Tensor, with names as in transformers' encoder without head or prefix.
     tokenizer: str  # The text of tokenizer.json.
+    lower_case: bool = False  # Whether sentence-transformers lower-cases every text before the tokenizer's own normalizer (do_lower_case).
     pooling: str | None = None  # MEAN, CLS, LAST, SPLADE for sparse vectors only, or TOKENS for token vectors only.
     multi_vector: colbert.Settings | None = None  # For a checkpoint that gives token vectors.
     splade_config: tuple | None = None  # For a SpladePooling module: (folder's name, config).
@@ -85,6 +86,7 @@ def read_directory(folder: Path) -> Checkpoint:
         config=config,
         tensors=files.read_tensors(transformer),
         tokenizer=_tokenizer(transformer),
+        lower_case=bool(settings.get("do_lower_case")),
         pooling=pooling,
         splade_config=(modules[1].folder.name, files.read_json(modules[1].folder / "config.json")) if splade else None,
         dense=[(module.folder.name, files.read_json(module.folder / "config.json"), files.read_tensors(module.folder)) for module in modules if module.kind == "Dense"],
@@ -221,8 +223,7 @@ def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Pat
     task, output = ("fill-mask", "logits") if splade else ("feature-extraction", "last_hidden_state")
     file = next((folder / name for name in SETTINGS_FILES if files.is_there(folder / name)), folder / SETTINGS_FILES[0])
     settings = files.read_json(file)
-    if settings.get("do_lower_case"):
-        raise ExportError(f"{folder.name} lower-cases texts outside its tokenizer (do_lower_case), which is not served; choose another checkpoint.")
+    files.value(settings, "do_lower_case", bool, file, "true or false")
     for key, setting in settings.items():
         if multi_vector and key in ("query_length", "document_length", "query_expansion"):
             continue

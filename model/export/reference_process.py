@@ -22,6 +22,8 @@ class TransformersReference:
         self._torch, self._request = torch, request
         folder = request["transformer_folder"]
         self.tokenizer = load_tokenizer(folder)
+        if request["lower_case"]:
+            lower_case(self.tokenizer)
         self.model = _own_reference(folder) if request["own_code"] else self._auto_model(folder)
         self.by = "transformers" if not request["own_code"] else "the published code's formulas on transformers' parts"
         if request["with_modules"]:
@@ -241,6 +243,15 @@ def load_tokenizer(folder: str):
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ValueError(f"its tokenizer class {type(tokenizer).__name__} cannot be written as tokenizer.json")
     return tokenizer
+
+
+def lower_case(tokenizer) -> None:
+    """Lower-cases every text before the tokenizer's own normalizer, as sentence-transformers does for do_lower_case."""
+    from tokenizers import normalizers
+
+    own = tokenizer.backend_tokenizer.normalizer
+    lower = normalizers.Lowercase()
+    tokenizer.backend_tokenizer.normalizer = lower if own is None else normalizers.Sequence([lower, own])
 
 
 def _own_reference(folder: str):

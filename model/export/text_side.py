@@ -15,6 +15,16 @@ def strip(tokenizer_json: str) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
+def lower_cased(tokenizer_json: str) -> str:
+    """Returns the tokenizer with a normalizer that lower-cases, before its own ones. sentence-transformers adds it likewise, unless there is one already."""
+    content = json.loads(tokenizer_json)
+    own = content["normalizer"]
+    parts = [] if own is None else own["normalizers"] if own["type"] == "Sequence" else [own]
+    if not any(part["type"] == "Lowercase" for part in parts):
+        content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *parts]}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
 def parse(tokenizer_json: str) -> Tokenizer:
     """Returns the tokenizer. Raises ExportError if it cannot be read, or has no token for unknown words."""
     try:

@@ -294,7 +294,7 @@ def test_configurations_that_do_not_fit(refused, change, kind, words):
         (settings(max_seq_length=True), "max_seq_length = true"), (settings(max_seq_length=30.5), "max_seq_length = 30.5"),
         (settings(max_seq_length=[32]), "max_seq_length"), (settings(max_seq_length=math.nan), "max_seq_length = nan"), (tokenizer_config(model_max_length=math.nan), "model_max_length = nan"), (tokenizer_config(model_max_length="32"), "model_max_length"),
         (tokenizer_config(model_max_length=0), "model_max_length = 0"), (settings(max_seq_length=2), "trained window of 2"),
-        (settings(do_lower_case=True), "do_lower_case"), (settings(model_args={"is_causal": False}), "model_args"),
+        (settings(do_lower_case=1), "do_lower_case = 1, which must be true or false"), (settings(do_lower_case="true"), "do_lower_case"), (settings(model_args={"is_causal": False}), "model_args"),
         (settings(tokenizer_args={"use_fast": False}), "tokenizer_args"), (settings(config_args={"hidden_act": "relu"}), "config_args"),
         (settings(query_length=16), "query_length"), (settings(query_expansion={"strategy": "fixed"}), "query_expansion"),
         (settings(transformer_task="fill-mask"), "transformer_task"), (settings(module_output_name="sentence_embedding"), "module_output_name"),

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from broken_checkpoints import SENTENCE, edit, write
 from conftest import REPOSITORY, manifest_of
+from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, processors
 from transformers import AutoModel, AutoTokenizer
 
@@ -200,6 +201,39 @@ def _vocabulary_alone(folder):
 def test_the_tokenizer_is_the_one_that_transformers_makes_of_all_its_files(exported, change):
     folder, model, _ = exported(change)
     assert_right(folder, model)
+
+
+def _do_lower_case(*parts):
+    """As BGE has it, besides a tokenizer that may lower-case on its own."""
+
+    def change(folder):
+        write(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": True})
+        content = json.loads((folder / "tokenizer.json").read_text())
+        content["normalizer"] = {"type": "Sequence", "normalizers": list(parts)} if len(parts) > 1 else parts[0] if parts else None
+        write(folder / "tokenizer.json", content)
+
+    return change
+
+
+BERT_NORMALIZER = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+
+
+@pytest.mark.parametrize("options", [[], ["--pooling", "cls"]])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [BERT_NORMALIZER | {"lowercase": True}], [BERT_NORMALIZER | {"lowercase": False}], [], [{"type": "NFKC"}, {"type": "Lowercase"}],
+        [{"type": "Replace", "pattern": {"String": "Q"}, "content": "z"}, {"type": "NFC"}],
+    ],
+)  # fmt: skip
+def test_sentence_transformers_lower_cases_texts_where_its_settings_say_so(exported, parts, options):
+    folder, model, _ = exported(_do_lower_case(*parts), options=options)
+    users = SentenceTransformer(str(folder), device="cpu")
+    for text in TEXTS:
+        ids = users.preprocess([text])["input_ids"][0].tolist()
+        assert model.ids(directory.Sample(text)) == ids, text
+        assert cosine(our_vector(model, text), users_vector(folder, ids, "cls" if options else "mean")) >= MIN_COSINE, text
+    assert our_vector(model, "THE QUICK FOX").equal(our_vector(model, "the quick fox"))
 
 
 @pytest.mark.parametrize("flags", [{"add_bos_token": True, "add_eos_token": True}, {"add_bos_token": True}, {"add_eos_token": True}])
