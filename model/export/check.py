@@ -137,11 +137,12 @@ def samples_of(prompts: dict[str, str], default_prompt_name: str | None, special
 
 
 def _exact_length_ids(directory: Directory, longest: int) -> list[list[int]]:
-    """Returns token ids of exact lengths up to `longest`, which may be beyond the trained window if the model has positions there."""
+    """Returns token ids of exact lengths up to `longest`, which may be beyond the trained window if the model has positions there. A model that is shorter than
+    all of LENGTHS gets one sequence of its own length."""
     specials = directory.content["special_tokens"]
     stream = [token for line in lines() for token in directory.tokenizer.encode(line, add_special_tokens=False).ids]
     stretches = []
-    for i, length in enumerate(size for size in LENGTHS if size <= longest):
+    for i, length in enumerate([size for size in LENGTHS if size <= longest] or [longest]):
         start = i * 251 % max(1, len(stream) - length)
         room = length - len(specials["prefix"]) - len(specials["suffix"])
         stretches.append(specials["prefix"] + stream[start : start + room] + specials["suffix"])

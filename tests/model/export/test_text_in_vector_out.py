@@ -162,6 +162,14 @@ def test_the_command_line_outranks_the_limit(exported):
     assert (model.content["trained_window"], model.content["trained_window_source"]) == (30, "--trained-window")
 
 
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("window", [3, 15])
+def test_a_window_shorter_than_every_sample_of_the_check(exported, kind, window):
+    folder, model, _ = exported(_limit("sentence_bert_config.json", max_seq_length=window), kind)
+    assert model.content["trained_window"] == window
+    assert_right(folder, model, "last" if kind == "llama" else "mean", limit=window)
+
+
 NAMES = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
 
