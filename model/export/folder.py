@@ -237,6 +237,11 @@ def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Pat
     text = modality.get("text")
     if not isinstance(text, dict) or text.get("method", "forward") != "forward" or text.get("method_output_name", output) != output:
         raise ExportError(f"{files.name_of(file)} does not embed texts by {output} (modality_config.text); choose another checkpoint.")
+    if "message" in modality:
+        raise ExportError(
+            f"{files.name_of(file)} puts every text into the tokenizer's chat template (modality_config.message), which is not served; choose another checkpoint, or "
+            "train it again with texts alone (modality_config without message)."
+        )
     return settings, file
 
 

@@ -19,6 +19,9 @@ def originals(tmp_path_factory):
     return {kind: broken.save(kind, root / kind, pooling) for kind, pooling in kinds.items()}
 
 
+FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}  # An entry of sentence-transformers' modality_config.
+
+
 @pytest.fixture
 def refused(originals, tmp_path, capsys):
     """Returns a function that changes a copy of a checkpoint, exports it, and returns the one-line error."""
@@ -301,6 +304,7 @@ def test_configurations_that_do_not_fit(refused, change, kind, words):
         (settings(transformer_task="fill-mask"), "transformer_task"), (settings(module_output_name="sentence_embedding"), "module_output_name"),
         (settings(modality_config={"text": {"method": "get_text_features"}}), "modality_config"), (settings(modality_config={"image": {}}), "modality_config"),
         (settings(tokenizer_name_or_path="elsewhere"), "tokenizer_name_or_path"),
+        (settings(modality_config={"text": FORWARD, "message": FORWARD | {"format": "flat"}}), "chat template (modality_config.message)"),
         (sentences(prompts=["query: "]), "prompts"), (sentences(prompts={"query": 1}), "prompts.query"), (sentences(prompts="query: "), "prompts"),
         (sentences(prompts={"query": "q: "}, default_prompt_name="document"), "default_prompt_name = 'document'"),
         (sentences(default_prompt_name="query"), "default_prompt_name"), (sentences(default_prompt_name=1), "default_prompt_name"),
@@ -317,6 +321,17 @@ def test_settings_that_change_vectors_or_are_invalid(refused, change, words):
 
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json")
+
+
+@pytest.mark.parametrize("options", [[], ["--pooling", "mean"], ["--append-eos"]])
+def test_chat_templates_that_sentence_transformers_applies(refused, options):
+    """With an option that outranks the files, the check compares with transformers, which does not apply the template to a text."""
+
+    def change(folder):
+        write(folder / "sentence_bert_config.json", {"modality_config": {"text": FORWARD, "message": FORWARD | {"format": "flat"}}, "module_output_name": "token_embeddings"})
+        edit(folder / "tokenizer_config.json", eos_token="[SEP]", chat_template="{% for m in messages %}[CLS]{{ m['content'] }}[SEP]{% endfor %}")
+
+    assert "chat template (modality_config.message)" in refused(change, "llama", options=options)
 
 
 @pytest.mark.parametrize("file", FILES)
