@@ -10,6 +10,11 @@ from model.export.errors import ExportError
 def strip(tokenizer_json: str) -> str:
     """Returns the tokenizer without truncation and padding, which the server decides."""
     content = json.loads(tokenizer_json)
+    if dropout := content["model"].get("dropout"):
+        raise ExportError(
+            f"tokenizer.json splits words at random (model.dropout = {dropout}), so that a text would get another vector each time; set it to null if the model is "
+            "used without it."
+        )
     content["truncation"] = None
     content["padding"] = None
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

@@ -8,6 +8,7 @@ import broken_checkpoints as broken
 import pytest
 import torch
 from broken_checkpoints import LFS_POINTER, SENTENCE, edit, write
+from tokenizers import Tokenizer, models
 
 from model.export.__main__ import main
 
@@ -438,6 +439,17 @@ def test_shards(refused, change, words):
 def test_tokenizers_that_cannot_be_loaded(refused):
     assert "tokenizer" in refused(text("tokenizer.json", "{}"))
     assert "do not belong together" in refused(lambda folder: edit(folder / "tokenizer_config.json", extra_special_tokens=[f"[more{i}]" for i in range(200)]), name="larger")
+def test_tokenizers_that_split_at_random(refused):
+    """With a small probability, the check may see no difference."""
+
+    def change(folder):
+        tokenizer = Tokenizer(models.BPE({"[UNK]": 0, "[PAD]": 1, "a": 2, "b": 3, "ab": 4}, [("a", "b")], unk_token="[UNK]", dropout=1e-6))
+        tokenizer.save(str(folder / "tokenizer.json"))
+        edit(folder / "tokenizer_config.json", unk_token="[UNK]", pad_token="[PAD]")
+
+    assert "splits words at random (model.dropout = 1e-06)" in refused(change)
+
+
 
 
 def test_a_token_beyond_the_model_s_rows_in_a_vocabulary_with_gaps(refused):
