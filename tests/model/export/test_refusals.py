@@ -16,7 +16,7 @@ from model.export.__main__ import main
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     root = tmp_path_factory.mktemp("originals")
-    kinds = {"bert": "mean", "llama": "last", "mistral": "last", "nomic_bert": "mean"}
+    kinds = {"bert": "mean", "llama": "last", "mistral": "last", "nomic_bert": "mean", "distilbert": "mean"}
     return {kind: broken.save(kind, root / kind, pooling) for kind, pooling in kinds.items()}
 
 
@@ -282,6 +282,7 @@ def test_invalid_sizes(refused, kind, key, value):
         (config(hidden_act=None), "bert", "hidden_act"),
         (config(num_key_value_heads="2"), "llama", "num_key_value_heads"),
         (config(num_hidden_layers=2), "bert", "num_hidden_layers"),
+        (config(n_layers=2), "distilbert", "n_layers = 2"), (config(hidden_dim=95), "distilbert", "hidden_dim = 95"),
         (lambda folder: edit(folder / "config.json", "num_attention_heads"), "bert", "no num_attention_heads"),
         (lambda folder: edit(folder / "config.json", "rms_norm_eps"), "llama", "no rms_norm_eps"),
         (lambda folder: edit(folder / "config.json", "model_type"), "bert", "architecture 'none'"),
@@ -488,6 +489,11 @@ def test_token_types_other_than_0(refused, with_modules):
 
 def test_weights_of_another_configuration(refused):
     def change(folder):
+@pytest.mark.parametrize("key, size", [("vocab_size", 200), ("vocab_size", 301), ("max_position_embeddings", 20)])
+def test_tables_of_another_size(refused, key, size):
+    assert "another size than config.json says (vocab_size, max_position_embeddings" in refused(config(**{key: size}))
+
+
         content = broken.tensors(folder)
         content.pop("encoder.layer.1.output.dense.weight")
         broken.save_tensors(folder, content)
