@@ -263,7 +263,7 @@ def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkp
 
 def chosen_prompts(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint) -> dict[str, str]:
     """Returns the checkpoint's own prompts, or the table's if it has none (sentence-transformers then saves empty ones), overridden by the command line's."""
-    own = checkpoint.prompts if any(checkpoint.prompts.values()) or not known else known.prompts
+    own = checkpoint.prompts if any(checkpoint.prompts.values()) or not (known and known.prompts) else known.prompts
     return {**own, **overrides.get("prompts", {})}
 
 

@@ -330,6 +330,11 @@ def test_known_checkpoints_bring_their_prompts_where_a_folder_has_none(exported,
     assert model.content["prompts"] == expected
 
 
+def test_empty_prompts_keep_their_names_for_a_known_checkpoint_without_prompts(exported):
+    _, model, _ = exported(_sentences(prompts={"query": "", "document": ""}), options=["--name", "gte-base", "--trained-window", "32"])
+    assert model.content["prompts"] == {"query": "", "document": ""} and model.content["input_types"] == {"QUERY": "query", "DOCUMENT": "document"}
+
+
 def _ending(template):
     def change(folder):
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
