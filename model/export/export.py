@@ -179,6 +179,8 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     prompts = chosen_prompts(overrides, known, checkpoint)
     pooled_by = pooling(overrides, known, checkpoint, architecture)
     several = {"recommended_multi_vector_extension": overrides.get("recommended_multi_vector_extension", checkpoints.multi_vector_windows(known, window))}
+    if not checkpoint.multi_vector:
+        refuse_long_prompts(prompts, tokenizer, tokens, longest if stride > 1 else window)
     default = default_prompt_name(overrides, checkpoint, prompts)
     similarity = checkpoint.similarity_function or (known.similarity_function if known else None)
     return {
@@ -265,6 +267,17 @@ def chosen_prompts(overrides: dict, known: checkpoints.Known | None, checkpoint:
     """Returns the checkpoint's own prompts, or the table's if it has none (sentence-transformers then saves empty ones), overridden by the command line's."""
     own = checkpoint.prompts if any(checkpoint.prompts.values()) or not (known and known.prompts) else known.prompts
     return {**own, **overrides.get("prompts", {})}
+
+
+def refuse_long_prompts(prompts: dict[str, str], tokenizer: Tokenizer, special: dict[str, list[int]], limit: int) -> None:
+    """Raises ExportError for a prompt that leaves no room for a text, because the server refuses every request with it."""
+    for name, prompt in prompts.items():
+        taken = len(tokenizer.encode(prompt, add_special_tokens=False).ids) + len(special["prefix"]) + len(special["suffix"])
+        if prompt and taken >= limit:
+            raise ExportError(
+                f"the prompt {name!r} takes {taken} of {limit} tokens and leaves no room for a text; give a shorter one with --prompt '{name}=...', or another "
+                "--trained-window."
+            )
 
 
 def default_prompt_name(overrides: dict, checkpoint: Checkpoint, prompts: dict[str, str]) -> str | None:

@@ -8,7 +8,7 @@ from model.export.errors import ExportError
 
 
 def strip(tokenizer_json: str) -> str:
-    """Returns the tokenizer without truncation and padding, which the server decides."""
+    """Returns the tokenizer without truncation and padding, which the server decides. Raises ExportError for a tokenizer that splits words at random."""
     content = json.loads(tokenizer_json)
     if dropout := content["model"].get("dropout"):
         raise ExportError(

@@ -305,9 +305,11 @@ def test_configurations_that_do_not_fit(refused, change, kind, words):
         (settings(query_length=16), "query_length"), (settings(query_expansion={"strategy": "fixed"}), "query_expansion"),
         (settings(transformer_task="fill-mask"), "transformer_task"), (settings(module_output_name="sentence_embedding"), "module_output_name"),
         (settings(modality_config={"text": {"method": "get_text_features"}}), "modality_config"), (settings(modality_config={"image": {}}), "modality_config"),
-        (settings(tokenizer_name_or_path="elsewhere"), "tokenizer_name_or_path"),
         (settings(modality_config={"text": FORWARD, "message": FORWARD | {"format": "flat"}}), "chat template (modality_config.message)"),
+        (settings(tokenizer_name_or_path="elsewhere"), "tokenizer_name_or_path"),
         (sentences(prompts=["query: "]), "prompts"), (sentences(prompts={"query": 1}), "prompts.query"), (sentences(prompts="query: "), "prompts"),
+        (sentences(prompts={"": "q: "}, default_prompt_name=""), "prompts with an empty name"), (sentences(prompts={"query": "q\ud83d"}), "prompts.query"),
+        (sentences(prompts={"\ud83d": "q"}), "half of a surrogate pair"), (sentences(prompts={"query": "x " * 30}), "the prompt 'query' takes 32 of 32 tokens"),
         (sentences(prompts={"query": "q: "}, default_prompt_name="document"), "default_prompt_name = 'document'"),
         (sentences(default_prompt_name="query"), "default_prompt_name"), (sentences(default_prompt_name=1), "default_prompt_name"),
         (sentences(similarity_fn_name="jaccard"), "similarity_fn_name = 'jaccard'"), (sentences(similarity_fn_name=["dot"]), "similarity_fn_name"),
@@ -322,9 +324,6 @@ def test_settings_that_change_vectors_or_are_invalid(refused, change, words):
     assert words in refused(change)
 
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json")
-
-
 @pytest.mark.parametrize("options", [[], ["--pooling", "mean"], ["--append-eos"]])
 def test_chat_templates_that_sentence_transformers_applies(refused, options):
     """With an option that outranks the files, the check compares with transformers, which does not apply the template to a text."""
@@ -334,6 +333,9 @@ def test_chat_templates_that_sentence_transformers_applies(refused, options):
         edit(folder / "tokenizer_config.json", eos_token="[SEP]", chat_template="{% for m in messages %}[CLS]{{ m['content'] }}[SEP]{% endfor %}")
 
     assert "chat template (modality_config.message)" in refused(change, "llama", options=options)
+
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -437,9 +439,6 @@ def test_shards(refused, change, words):
     assert words in refused(change)
 
 
-def test_tokenizers_that_cannot_be_loaded(refused):
-    assert "tokenizer" in refused(text("tokenizer.json", "{}"))
-    assert "do not belong together" in refused(lambda folder: edit(folder / "tokenizer_config.json", extra_special_tokens=[f"[more{i}]" for i in range(200)]), name="larger")
 def test_tokenizers_that_split_at_random(refused):
     """With a small probability, the check may see no difference."""
 
@@ -451,6 +450,9 @@ def test_tokenizers_that_split_at_random(refused):
     assert "splits words at random (model.dropout = 1e-06)" in refused(change)
 
 
+def test_tokenizers_that_cannot_be_loaded(refused):
+    assert "tokenizer" in refused(text("tokenizer.json", "{}"))
+    assert "do not belong together" in refused(lambda folder: edit(folder / "tokenizer_config.json", extra_special_tokens=[f"[more{i}]" for i in range(200)]), name="larger")
 
 
 def test_a_token_beyond_the_model_s_rows_in_a_vocabulary_with_gaps(refused):
@@ -487,13 +489,13 @@ def test_token_types_other_than_0(refused, with_modules):
     assert "token types other than 0" in refused(change)
 
 
-def test_weights_of_another_configuration(refused):
-    def change(folder):
 @pytest.mark.parametrize("key, size", [("vocab_size", 200), ("vocab_size", 301), ("max_position_embeddings", 20)])
 def test_tables_of_another_size(refused, key, size):
     assert "another size than config.json says (vocab_size, max_position_embeddings" in refused(config(**{key: size}))
 
 
+def test_weights_of_another_configuration(refused):
+    def change(folder):
         content = broken.tensors(folder)
         content.pop("encoder.layer.1.output.dense.weight")
         broken.save_tensors(folder, content)
@@ -507,6 +509,9 @@ def test_tables_of_another_size(refused, key, size):
         (["--append-eos"], "names an EOS token"), (["--no-append-eos"], "names an EOS token"), (["--default-prompt-name", "query"], "--default-prompt-name"),
         (["--trained-dimensions", "16,x"], "--trained-dimensions"), (["--trained-dimensions", "0"], "--trained-dimensions"), (["--trained-dimensions", "65"], "65 dimensions"),
         (["--embed-texts", "/nowhere/longembed-embed-texts"], "build the target"),
+        (["--prompt", "long=" + "x " * 30], "the prompt 'long' takes 32 of 32 tokens and leaves no room for a text"),
+        (["--prompt", "query=\udcff"], "--prompt 'query=\\udcff' is not UTF-8"), (["--name", "\udcff"], "--name '\\udcff' is not UTF-8"),
+        (["--license", "\udcff"], "--license '\\udcff' is not UTF-8"), (["--default-prompt-name", "\udcff"], "--default-prompt-name '\\udcff' is not UTF-8"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit(refused, options, words):
