@@ -25,6 +25,7 @@ from model.export.folder import MODULES_FILE, Checkpoint, transformer_folder
 from model.export.sources import Source
 
 CONTRACT_VERSION = 1
+BY_COMMAND_LINE, BY_TABLE = "--trained-window", "the table of known checkpoints"  # Sources of a trained window that override the checkpoint's limit.
 
 
 def export(source: Source, overrides: dict, request: dict, out: Path, program: Path | None = None, which_check: str = "auto") -> None:
@@ -148,7 +149,7 @@ def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict,
         with_modules=checkpoint.has_modules and not own_code and not outranked and append_eos is None and "position_stride" not in content,
         own_code=own_code,
         lower_case=checkpoint.lower_case,
-        limit=None if content["trained_window_source"] == checkpoint.window_source else content["trained_window"],
+        limit=content["trained_window"] if content["trained_window_source"] in (BY_COMMAND_LINE, BY_TABLE) or "position_stride" in content else None,
         limit_in_files=checkpoint.window if (checkpoint.window_source or "").startswith("max_seq_length") else None,
         append_eos=append_eos,
         eos=end,
@@ -240,9 +241,9 @@ def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint:
 def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, window: int) -> str:
     """Returns where the trained window comes from, with the same precedence as `trained_window`."""
     if "trained_window" in overrides:
-        return "--trained-window"
+        return BY_COMMAND_LINE
     if known and window != checkpoint.window:
-        return "the table of known checkpoints"
+        return BY_TABLE
     return checkpoint.window_source if window == checkpoint.window else "the model's positions"
 
 

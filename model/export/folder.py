@@ -218,10 +218,10 @@ def _refuse_adapter(folder: Path) -> None:
 
 
 def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Path]:
-    """Returns the settings of sentence-transformers' Transformer module, and the file, which is the first existing one of SETTINGS_FILES. `splade`: the
+    """Returns the settings of sentence-transformers' Transformer module, and the file, which is the first one of SETTINGS_FILES with content. `splade`: the
     module's token vectors are logits. `multi_vector`: settings that colbert.py reads are allowed."""
     task, output = ("fill-mask", "logits") if splade else ("feature-extraction", "last_hidden_state")
-    file = next((folder / name for name in SETTINGS_FILES if files.is_there(folder / name)), folder / SETTINGS_FILES[0])
+    file = next((folder / name for name in SETTINGS_FILES if files.read_json(folder / name)), folder / SETTINGS_FILES[0])
     settings = files.read_json(file)
     files.value(settings, "do_lower_case", bool, file, "true or false")
     for key, setting in settings.items():
@@ -263,7 +263,8 @@ def _tokenizer_config(folder: Path) -> dict:
 
 def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokenizer_file: Path) -> tuple[int | None, str | None]:
     """Returns the limit at which sentence-transformers or the tokenizer truncates, and its source."""
-    for content, key, file in ((settings, "max_seq_length", settings_file), (tokenizer_config, "model_max_length", tokenizer_file)):
+    of_tokenizer = "model_max_length" if "model_max_length" in tokenizer_config else "max_len"  # The latter is the name before transformers 2.9.
+    for content, key, file in ((settings, "max_seq_length", settings_file), (tokenizer_config, of_tokenizer, tokenizer_file)):
         limit = files.value(content, key, (int, float), file, "a number of tokens")
         if limit is None or limit >= LARGEST_WINDOW:
             continue

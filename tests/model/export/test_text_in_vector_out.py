@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, processors
 from transformers import AutoModel, AutoTokenizer
 
 from model.export import check, directory, reference
+from model.export import folder as checkpoint_folder
 from model.export.__main__ import main
 
 TEXTS = ("The Quick brown fox. 12", " a  b ", "É é e\u0301 ÀB", "[Q] [CLS] x [SEP]", "中文 b 🚀", "x" * 70, "one two three four five six seven eight nine ten")
@@ -137,6 +138,11 @@ def _both(folder):
     edit(folder / "tokenizer_config.json", model_max_length=25)
 
 
+def _nothing_but_a_later_file(folder):
+    write(folder / "sentence_bert_config.json", {})
+    write(folder / "sentence_roberta_config.json", {"max_seq_length": 20})
+
+
 @pytest.mark.parametrize(
     "change, window, source",
     [
@@ -145,6 +151,9 @@ def _both(folder):
         (_limit("sentence_bert_config.json", max_seq_length=20), 20, "max_seq_length of sentence_bert_config.json"),
         (_limit("sentence_roberta_config.json", max_seq_length=20), 20, "max_seq_length of sentence_roberta_config.json"),
         (_limit("sentence_xlm-roberta_config.json", max_seq_length=20), 20, "max_seq_length of sentence_xlm-roberta_config.json"),
+        (_limit("tokenizer_config.json", max_len=24), 24, "max_len of tokenizer_config.json"),
+        (_limit("tokenizer_config.json", max_len=24, model_max_length=26), 26, "model_max_length of tokenizer_config.json"),
+        (_nothing_but_a_later_file, 20, "max_seq_length of sentence_roberta_config.json"),
         (_both, 20, "max_seq_length of sentence_bert_config.json"),
         (_limit("sentence_bert_config.json", max_seq_length=None), 32, "the model's positions"),
         (_limit("tokenizer_config.json", model_max_length=1000000000000000019884624838656), 32, "the model's positions"),
@@ -155,6 +164,17 @@ def test_the_limit_is_where_users_of_the_checkpoint_truncate(exported, change, w
     folder, model, _ = exported(change)
     assert (model.content["trained_window"], model.content["plain_limit"], model.content["trained_window_source"]) == (window, window, source)
     assert_right(folder, model, limit=window)
+
+
+@pytest.mark.parametrize("with_modules", [True, False])
+def test_a_limit_that_the_exporter_does_not_find_is_found_by_the_check(originals, tmp_path, capsys, monkeypatch, with_modules):
+    monkeypatch.setattr(checkpoint_folder, "_window", lambda *_: (None, None))
+    folder = broken.copy(originals["bert"], tmp_path / "checkpoint")
+    edit(folder / "tokenizer_config.json", model_max_length=24)
+    if not with_modules:
+        (folder / "modules.json").unlink()
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert "users truncate at 24 tokens, but this export would truncate at 32" in capsys.readouterr().err
 
 
 def test_the_command_line_outranks_the_limit(exported):
