@@ -9,7 +9,7 @@ from pathlib import Path
 if not __package__:  # Run as a folder: Python has put this folder on the path instead of the repository.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from model.export import checkpoints, manifest, sources  # noqa: E402
+from model.export import checkpoints, files, manifest, sources  # noqa: E402
 from model.export.errors import ExportError  # noqa: E402
 
 
@@ -84,6 +84,10 @@ def overrides_of(options: argparse.Namespace) -> dict:
     """Returns the settings that the command line gives."""
     if options.name == "":
         raise ExportError("--name is empty; give the name that requests use, or leave the option out.")
+    texts = {"--name": [options.name], "--prompt": options.prompt, "--default-prompt-name": [options.default_prompt_name], "--license": [options.license]}
+    for option, text in ((option, text) for option, given in texts.items() for text in given):
+        if text and not files.is_utf8(text):
+            raise ExportError(f"{option} {text!r} is not UTF-8; write it in UTF-8.")
     prompts = {}
     for prompt in options.prompt:
         name, equals, text = prompt.partition("=")

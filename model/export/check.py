@@ -65,6 +65,7 @@ class Expectation:
     dense_folders: list[str]  # Folders of the Dense modules after pooling, in order.
     with_modules: bool  # Whether sentence-transformers loads it.
     own_code: bool  # Whether transformers lacks the architecture, so that its module in model/export computes the reference.
+    lower_case: bool  # Whether texts are lower-cased before the tokenizer's own normalizer.
     limit: int | None  # Limit in tokens for truncation; overrides the checkpoint.
     limit_in_files: int | None  # Limit in sentence-transformers' files, used when transformers loads the checkpoint.
     append_eos: bool | None  # None: as the tokenizer does it.
@@ -136,11 +137,12 @@ def samples_of(prompts: dict[str, str], default_prompt_name: str | None, special
 
 
 def _exact_length_ids(directory: Directory, longest: int) -> list[list[int]]:
-    """Returns token ids of exact lengths up to `longest`, which may be beyond the trained window if the model has positions there."""
+    """Returns token ids of exact lengths up to `longest`, which may be beyond the trained window if the model has positions there. A model that is shorter than
+    all of LENGTHS gets one sequence of its own length."""
     specials = directory.content["special_tokens"]
     stream = [token for line in lines() for token in directory.tokenizer.encode(line, add_special_tokens=False).ids]
     stretches = []
-    for i, length in enumerate(size for size in LENGTHS if size <= longest):
+    for i, length in enumerate([size for size in LENGTHS if size <= longest] or [longest]):
         start = i * 251 % max(1, len(stream) - length)
         room = length - len(specials["prefix"]) - len(specials["suffix"])
         stretches.append(specials["prefix"] + stream[start : start + room] + specials["suffix"])

@@ -25,6 +25,7 @@ from model.export.folder import MODULES_FILE, Checkpoint, transformer_folder
 from model.export.sources import Source
 
 CONTRACT_VERSION = 1
+BY_COMMAND_LINE, BY_TABLE = "--trained-window", "the table of known checkpoints"  # Sources of a trained window that override the checkpoint's limit.
 
 
 def export(source: Source, overrides: dict, request: dict, out: Path, program: Path | None = None, which_check: str = "auto") -> None:
@@ -44,6 +45,8 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         theirs = reference.tokenizer(transformer_folder(folder))
         refuse_unknown_classes(theirs, checkpoint, architecture)
         tokenizer_json = text_side.strip(theirs["tokenizer"])
+        if checkpoint.lower_case:
+            tokenizer_json = text_side.lower_cased(tokenizer_json)
         if checkpoint.multi_vector:
             tokenizer_json = text_side.with_markers(tokenizer_json, checkpoint.multi_vector.markers)
         end = end_of_sequence(theirs["eos"], checkpoint.config)
@@ -145,7 +148,8 @@ def expect(checkpoint: Checkpoint, folder: Path, content: dict, overrides: dict,
         dense_folders=[str(folder / name) for name, _, _ in checkpoint.dense],
         with_modules=checkpoint.has_modules and not own_code and not outranked and append_eos is None and "position_stride" not in content,
         own_code=own_code,
-        limit=None if content["trained_window_source"] == checkpoint.window_source else content["trained_window"],
+        lower_case=checkpoint.lower_case,
+        limit=content["trained_window"] if content["trained_window_source"] in (BY_COMMAND_LINE, BY_TABLE) or "position_stride" in content else None,
         limit_in_files=checkpoint.window if (checkpoint.window_source or "").startswith("max_seq_length") else None,
         append_eos=append_eos,
         eos=end,
@@ -176,6 +180,8 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     prompts = chosen_prompts(overrides, known, checkpoint)
     pooled_by = pooling(overrides, known, checkpoint, architecture)
     several = {"recommended_multi_vector_extension": overrides.get("recommended_multi_vector_extension", checkpoints.multi_vector_windows(known, window))}
+    if not checkpoint.multi_vector:
+        refuse_long_prompts(prompts, tokenizer, tokens, longest if stride > 1 else window)
     default = default_prompt_name(overrides, checkpoint, prompts)
     similarity = checkpoint.similarity_function or (known.similarity_function if known else None)
     return {
@@ -213,8 +219,8 @@ def is_causal(architecture: ModuleType, config: dict) -> bool:
 def refuse_lost_layers(config: dict, sizes: dict) -> None:
     """Raises ExportError if the config's sizes differ from the tensors', which means that the files lack layers or have more than the config."""
     said = {
-        "num_hidden_layers": "layers", "n_layer": "layers", "hidden_size": "hidden_size", "n_embd": "hidden_size",
-        "intermediate_size": "intermediate_size", "n_inner": "intermediate_size",
+        "num_hidden_layers": "layers", "n_layer": "layers", "n_layers": "layers", "hidden_size": "hidden_size", "n_embd": "hidden_size", "dim": "hidden_size",
+        "intermediate_size": "intermediate_size", "n_inner": "intermediate_size", "hidden_dim": "intermediate_size",
     }  # fmt: skip
     for key, size in said.items():
         if config.get(key) not in (None, sizes[size]):
@@ -235,9 +241,9 @@ def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint:
 def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, window: int) -> str:
     """Returns where the trained window comes from, with the same precedence as `trained_window`."""
     if "trained_window" in overrides:
-        return "--trained-window"
+        return BY_COMMAND_LINE
     if known and window != checkpoint.window:
-        return "the table of known checkpoints"
+        return BY_TABLE
     return checkpoint.window_source if window == checkpoint.window else "the model's positions"
 
 
@@ -260,8 +266,19 @@ def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkp
 
 def chosen_prompts(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint) -> dict[str, str]:
     """Returns the checkpoint's own prompts, or the table's if it has none (sentence-transformers then saves empty ones), overridden by the command line's."""
-    own = checkpoint.prompts if any(checkpoint.prompts.values()) or not known else known.prompts
+    own = checkpoint.prompts if any(checkpoint.prompts.values()) or not (known and known.prompts) else known.prompts
     return {**own, **overrides.get("prompts", {})}
+
+
+def refuse_long_prompts(prompts: dict[str, str], tokenizer: Tokenizer, special: dict[str, list[int]], limit: int) -> None:
+    """Raises ExportError for a prompt that leaves no room for a text, because the server refuses every request with it."""
+    for name, prompt in prompts.items():
+        taken = len(tokenizer.encode(prompt, add_special_tokens=False).ids) + len(special["prefix"]) + len(special["suffix"])
+        if prompt and taken >= limit:
+            raise ExportError(
+                f"the prompt {name!r} takes {taken} of {limit} tokens and leaves no room for a text; give a shorter one with --prompt '{name}=...', or another "
+                "--trained-window."
+            )
 
 
 def default_prompt_name(overrides: dict, checkpoint: Checkpoint, prompts: dict[str, str]) -> str | None:

@@ -76,9 +76,18 @@ def texts(content: dict, key: str, file: Path) -> dict[str, str]:
     """Returns a mapping of names to texts. Names with null are dropped, as in sentence-transformers."""
     found = value(content, key, dict, file, "an object of names and texts") or {}
     for name, text in found.items():
+        if not name:
+            raise ExportError(f"{name_of(file)} has {key} with an empty name, by which no request can ask for it; name it.")
+        if not is_utf8(name + (text if isinstance(text, str) else "")):
+            raise ExportError(f"{name_of(file)} says {key}.{ascii(name)[1:-1]} = {json.dumps(text)[:80]}, which has half of a surrogate pair; correct it.")
         if text is not None and not isinstance(text, str):
             raise ExportError(f"{name_of(file)} says {key}.{name} = {json.dumps(text)[:80]}, which must be a string; correct it.")
     return {name: text for name, text in found.items() if text is not None}
+
+
+def is_utf8(text: str) -> bool:
+    """Returns whether a text can be written in UTF-8. Python reads other bytes of names and arguments, and halves of pairs in JSON, as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _kind_of(content) -> str:

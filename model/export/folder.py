@@ -31,7 +31,7 @@ SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # Settings of sentence-transformers' Transformer module that do not change vectors, with their allowed values (None: any). All other settings must be absent or
 # empty.
 HARMLESS_SETTINGS = {
-    "max_seq_length": None, "do_lower_case": (False,), "module_output_name": ("token_embeddings",), "unpad_inputs": None,
+    "max_seq_length": None, "do_lower_case": None, "module_output_name": ("token_embeddings",), "unpad_inputs": None,
     "modality_config": None,
 }  # fmt: skip
 
@@ -51,6 +51,7 @@ class Checkpoint:
     config: dict  # The content of config.json.
     tensors: dict  # Name -> torch.Tensor, with names as in transformers' encoder without head or prefix.
     tokenizer: str  # The text of tokenizer.json.
+    lower_case: bool = False  # Whether sentence-transformers lower-cases every text before the tokenizer's own normalizer (do_lower_case).
     pooling: str | None = None  # MEAN, CLS, LAST, SPLADE for sparse vectors only, or TOKENS for token vectors only.
     multi_vector: colbert.Settings | None = None  # For a checkpoint that gives token vectors.
     splade_config: tuple | None = None  # For a SpladePooling module: (folder's name, config).
@@ -85,6 +86,7 @@ def read_directory(folder: Path) -> Checkpoint:
         config=config,
         tensors=files.read_tensors(transformer),
         tokenizer=_tokenizer(transformer),
+        lower_case=bool(settings.get("do_lower_case")),
         pooling=pooling,
         splade_config=(modules[1].folder.name, files.read_json(modules[1].folder / "config.json")) if splade else None,
         dense=[(module.folder.name, files.read_json(module.folder / "config.json"), files.read_tensors(module.folder)) for module in modules if module.kind == "Dense"],
@@ -216,13 +218,12 @@ def _refuse_adapter(folder: Path) -> None:
 
 
 def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Path]:
-    """Returns the settings of sentence-transformers' Transformer module, and the file, which is the first existing one of SETTINGS_FILES. `splade`: the
+    """Returns the settings of sentence-transformers' Transformer module, and the file, which is the first one of SETTINGS_FILES with content. `splade`: the
     module's token vectors are logits. `multi_vector`: settings that colbert.py reads are allowed."""
     task, output = ("fill-mask", "logits") if splade else ("feature-extraction", "last_hidden_state")
-    file = next((folder / name for name in SETTINGS_FILES if files.is_there(folder / name)), folder / SETTINGS_FILES[0])
+    file = next((folder / name for name in SETTINGS_FILES if files.read_json(folder / name)), folder / SETTINGS_FILES[0])
     settings = files.read_json(file)
-    if settings.get("do_lower_case"):
-        raise ExportError(f"{folder.name} lower-cases texts outside its tokenizer (do_lower_case), which is not served; choose another checkpoint.")
+    files.value(settings, "do_lower_case", bool, file, "true or false")
     for key, setting in settings.items():
         if multi_vector and key in ("query_length", "document_length", "query_expansion"):
             continue
@@ -236,6 +237,11 @@ def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Pat
     text = modality.get("text")
     if not isinstance(text, dict) or text.get("method", "forward") != "forward" or text.get("method_output_name", output) != output:
         raise ExportError(f"{files.name_of(file)} does not embed texts by {output} (modality_config.text); choose another checkpoint.")
+    if "message" in modality:
+        raise ExportError(
+            f"{files.name_of(file)} puts every text into the tokenizer's chat template (modality_config.message), which is not served; choose another checkpoint, or "
+            "train it again with texts alone (modality_config without message)."
+        )
     return settings, file
 
 
@@ -257,13 +263,14 @@ def _tokenizer_config(folder: Path) -> dict:
 
 def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokenizer_file: Path) -> tuple[int | None, str | None]:
     """Returns the limit at which sentence-transformers or the tokenizer truncates, and its source."""
-    for content, key, file in ((settings, "max_seq_length", settings_file), (tokenizer_config, "model_max_length", tokenizer_file)):
+    of_tokenizer = "model_max_length" if "model_max_length" in tokenizer_config else "max_len"  # The latter is the name before transformers 2.9.
+    for content, key, file in ((settings, "max_seq_length", settings_file), (tokenizer_config, of_tokenizer, tokenizer_file)):
         limit = files.value(content, key, (int, float), file, "a number of tokens")
         if limit is None or limit >= LARGEST_WINDOW:
             continue
-        if not limit >= 1 or limit != int(limit):  # The first is also true for NaN.
+        if not limit >= 1 or not isinstance(limit, int):  # Tokenizers fail on 512.0. The first is also true for NaN.
             raise ExportError(f"{files.name_of(file)} says {key} = {limit}, which must be a whole number of tokens; correct it or give --trained-window.")
-        return int(limit), f"{key} of {file.name}"
+        return limit, f"{key} of {file.name}"
     return None, None
 
 

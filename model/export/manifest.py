@@ -11,7 +11,8 @@ ENCODER = "encoder.pt"
 TOKENIZER = "tokenizer.json"
 SPARSE_HEAD = "sparse_head.pt"
 FORMAT_VERSION = 1
-EXPORTER_VERSION = 7  # Increase it whenever the same checkpoint would give different files.
+EXPORTER_VERSION = 8  # Increase it whenever the same checkpoint would give different files.
+SEPARATORS = frozenset("\x85\u2028\u2029")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -22,6 +23,14 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data) -> bool:
         return True
+
+    def represent_text(self, text: str) -> yaml.Node:
+        """Puts texts with line separators in double quotes, as escapes. PyYAML would take these characters for line breaks and indent what follows, but they are
+        none for the reader (YAML 1.2), which would keep the indentation as part of the text."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if SEPARATORS.intersection(text) else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def write(folder: Path, content: dict) -> None:

@@ -46,6 +46,10 @@ def tokenizer(folder: Path) -> dict:
 def embed(request: dict) -> dict:
     """Returns the result of the checkpoint's own library for each sample. See `embed` in reference_process.py."""
     found = _ask({"do": "embed", **request})
+    if "ignore_mismatched_sizes" in found.get("error", ""):  # transformers names the tensors in its log only.
+        raise ExportError(
+            "a tensor of the weights has another size than config.json says (vocab_size, max_position_embeddings or the like); take both from the same checkpoint."
+        )
     if "error" in found:
         raise ExportError(f"the checkpoint's own library cannot embed with it ({found['error']}); nothing was written, correct its files.")
     return found

@@ -22,6 +22,8 @@ class TransformersReference:
         self._torch, self._request = torch, request
         folder = request["transformer_folder"]
         self.tokenizer = load_tokenizer(folder)
+        if request["lower_case"]:
+            lower_case(self.tokenizer)
         self.model = _own_reference(folder) if request["own_code"] else self._auto_model(folder)
         self.by = "transformers" if not request["own_code"] else "the published code's formulas on transformers' parts"
         if request["with_modules"]:
@@ -77,14 +79,18 @@ class TransformersReference:
         return vector
 
     def _through_dense(self, folder: Path, vector):
-        """Computes sentence-transformers' Dense: a linear layer, then the activation, whose class is in config.json."""
+        """Computes sentence-transformers' Dense: a linear layer, then the activation, whose class is in config.json, then the residual if there is one."""
         import safetensors.torch
 
-        module, name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["activation_function"].rsplit(".", 1)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        module, name = config.get("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)
         safe = folder / "model.safetensors"
         tensors = safetensors.torch.load_file(safe) if safe.is_file() else self._torch.load(folder / "pytorch_model.bin", weights_only=True)
         outcome = self._torch.nn.functional.linear(vector, tensors["linear.weight"].float(), tensors["linear.bias"].float() if "linear.bias" in tensors else None)
-        return getattr(importlib.import_module(module), name)()(outcome)
+        outcome = getattr(importlib.import_module(module), name)()(outcome)
+        if not config.get("use_residual"):
+            return outcome
+        return outcome + (self._torch.nn.functional.linear(vector, tensors["residual.weight"].float()) if "residual.weight" in tensors else vector)
 
     def vector(self, sample: dict, ids: list[int]):
         return self.pooled(ids)
@@ -237,6 +243,15 @@ def load_tokenizer(folder: str):
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ValueError(f"its tokenizer class {type(tokenizer).__name__} cannot be written as tokenizer.json")
     return tokenizer
+
+
+def lower_case(tokenizer) -> None:
+    """Lower-cases every text before the tokenizer's own normalizer, as sentence-transformers does for do_lower_case."""
+    from tokenizers import normalizers
+
+    own = tokenizer.backend_tokenizer.normalizer
+    lower = normalizers.Lowercase()
+    tokenizer.backend_tokenizer.normalizer = lower if own is None else normalizers.Sequence([lower, own])
 
 
 def _own_reference(folder: str):

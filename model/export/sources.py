@@ -100,7 +100,7 @@ class DirectorySource:
     def __init__(self, path: Path):
         self._path = path.resolve()
         self.default_name = self.known_as = self._path.name
-        if strange := [name for name in (*self._path.parts, *(file.name for file in self._path.iterdir())) if not _is_utf8(name)]:
+        if strange := [name for name in (*self._path.parts, *(file.name for file in self._path.iterdir())) if not files.is_utf8(name)]:
             raise ExportError(f"the name {strange[0]!r} in {str(self._path)!r} is not UTF-8; rename it.")
         lines = (f"{file.relative_to(self._path)} {sha256_of(file)}\n" for file in self._files())
         total = hashlib.sha256("".join(lines).encode())
@@ -178,11 +178,6 @@ def verified_download(folder: Path, sha256: str) -> Path:
         raise ExportError(f"{found[0].name} has SHA-256 {actual} instead of {sha256}: remove it from the package client's cache and try again.")
     _say(f"{found[0].name}, {found[0].stat().st_size / 1e6:.1f} MB, is the one expected")
     return found[0]
-
-
-def _is_utf8(name: str) -> bool:
-    """Returns whether a file's name can be written as text. Python decodes other bytes to lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def sha256_of(file: Path) -> str:

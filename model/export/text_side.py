@@ -8,10 +8,25 @@ from model.export.errors import ExportError
 
 
 def strip(tokenizer_json: str) -> str:
-    """Returns the tokenizer without truncation and padding, which the server decides."""
+    """Returns the tokenizer without truncation and padding, which the server decides. Raises ExportError for a tokenizer that splits words at random."""
     content = json.loads(tokenizer_json)
+    if dropout := content["model"].get("dropout"):
+        raise ExportError(
+            f"tokenizer.json splits words at random (model.dropout = {dropout}), so that a text would get another vector each time; set it to null if the model is "
+            "used without it."
+        )
     content["truncation"] = None
     content["padding"] = None
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def lower_cased(tokenizer_json: str) -> str:
+    """Returns the tokenizer with a normalizer that lower-cases, before its own ones. sentence-transformers adds it likewise, unless there is one already."""
+    content = json.loads(tokenizer_json)
+    own = content["normalizer"]
+    parts = [] if own is None else own["normalizers"] if own["type"] == "Sequence" else [own]
+    if not any(part["type"] == "Lowercase" for part in parts):
+        content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *parts]}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 

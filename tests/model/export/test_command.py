@@ -116,6 +116,16 @@ def test_the_manifest_has_no_escape_that_the_server_s_reader_lacks(tiny, tmp_pat
     assert "\\x85" in written and "\\N" not in written and "\\_" not in written and manifest_of(tmp_path / "out")["prompts"] == {"query": text}
 
 
+@pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029"])
+def test_line_separators_in_a_prompt_are_escaped(tiny, tmp_path, separator):
+    """PyYAML writes them as line breaks with an indentation after them, which yaml-cpp keeps as blanks of the text."""
+    texts = {"query": f"a{separator}b", f"{separator}x": f"{separator}b"}
+    prompts = [f"--prompt={name}={text}" for name, text in texts.items()]
+    assert main([str(tiny), "--out", str(tmp_path / "out"), *prompts]) == 0
+    written = (tmp_path / "out" / "longembed-model.yaml").read_text(encoding="utf-8")
+    assert separator not in written and manifest_of(tmp_path / "out")["prompts"] == texts
+
+
 def test_a_known_name_brings_its_prompts(tiny, tmp_path):
     main([str(tiny), "--out", str(tmp_path / "out"), "--name", "e5-base", "--trained-window", "40"])
     assert manifest_of(tmp_path / "out")["prompts"] == {"query": "query: ", "passage": "passage: "}

@@ -334,6 +334,14 @@ def test_dense_heads_are_part_of_the_pooling_of_every_span(exported_of):
         ({"in_features": 64, "out_features": 96, "bias": False, "activation_function": IDENTITY}, dense_tensors(64, 96, 1, bias=False)),
         ({"in_features": 96, "out_features": 64, "bias": False, "activation_function": IDENTITY}, dense_tensors(96, 64, 2, bias=False)),
     ]),
+    ("bert", [
+        ({"in_features": 64, "out_features": 64, "bias": True, "activation_function": TANH, "use_residual": True}, dense_tensors(64, 64, 1)),
+        (
+            {"in_features": 64, "out_features": 40, "bias": True, "activation_function": TANH, "use_residual": True},
+            dense_tensors(64, 40, 2) | {"residual.weight": dense_tensors(64, 40, 3)["linear.weight"]},
+        ),
+    ]),
+    ("bert", [({"in_features": 64, "out_features": 40, "bias": True}, dense_tensors(64, 40, 1))]),
 ])  # fmt: skip
 def test_dense_modules_are_exported_as_sentence_transformers_has_them(tmp_path, kind, layers):
     """Uses the shapes of distiluse and EmbeddingGemma. The export compares itself with the library if it is installed, and otherwise with the

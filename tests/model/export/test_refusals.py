@@ -8,6 +8,7 @@ import broken_checkpoints as broken
 import pytest
 import torch
 from broken_checkpoints import LFS_POINTER, SENTENCE, edit, write
+from tokenizers import Tokenizer, models
 
 from model.export.__main__ import main
 
@@ -15,8 +16,11 @@ from model.export.__main__ import main
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     root = tmp_path_factory.mktemp("originals")
-    kinds = {"bert": "mean", "llama": "last", "mistral": "last", "nomic_bert": "mean"}
+    kinds = {"bert": "mean", "llama": "last", "mistral": "last", "nomic_bert": "mean", "distilbert": "mean"}
     return {kind: broken.save(kind, root / kind, pooling) for kind, pooling in kinds.items()}
+
+
+FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}  # An entry of sentence-transformers' modality_config.
 
 
 @pytest.fixture
@@ -278,6 +282,7 @@ def test_invalid_sizes(refused, kind, key, value):
         (config(hidden_act=None), "bert", "hidden_act"),
         (config(num_key_value_heads="2"), "llama", "num_key_value_heads"),
         (config(num_hidden_layers=2), "bert", "num_hidden_layers"),
+        (config(n_layers=2), "distilbert", "n_layers = 2"), (config(hidden_dim=95), "distilbert", "hidden_dim = 95"),
         (lambda folder: edit(folder / "config.json", "num_attention_heads"), "bert", "no num_attention_heads"),
         (lambda folder: edit(folder / "config.json", "rms_norm_eps"), "llama", "no rms_norm_eps"),
         (lambda folder: edit(folder / "config.json", "model_type"), "bert", "architecture 'none'"),
@@ -291,16 +296,20 @@ def test_configurations_that_do_not_fit(refused, change, kind, words):
     "change, words",
     [
         (settings(max_seq_length="512"), "max_seq_length"), (settings(max_seq_length=0), "max_seq_length = 0"), (settings(max_seq_length=-1), "max_seq_length"),
-        (settings(max_seq_length=True), "max_seq_length = true"), (settings(max_seq_length=30.5), "max_seq_length = 30.5"),
+        (settings(max_seq_length=True), "max_seq_length = true"), (settings(max_seq_length=30.5), "max_seq_length = 30.5"), (settings(max_seq_length=30.0), "max_seq_length = 30.0, which must be a whole number"),
+        (tokenizer_config(model_max_length=30.0), "model_max_length = 30.0"),
         (settings(max_seq_length=[32]), "max_seq_length"), (settings(max_seq_length=math.nan), "max_seq_length = nan"), (tokenizer_config(model_max_length=math.nan), "model_max_length = nan"), (tokenizer_config(model_max_length="32"), "model_max_length"),
         (tokenizer_config(model_max_length=0), "model_max_length = 0"), (settings(max_seq_length=2), "trained window of 2"),
-        (settings(do_lower_case=True), "do_lower_case"), (settings(model_args={"is_causal": False}), "model_args"),
+        (settings(do_lower_case=1), "do_lower_case = 1, which must be true or false"), (settings(do_lower_case="true"), "do_lower_case"), (settings(model_args={"is_causal": False}), "model_args"),
         (settings(tokenizer_args={"use_fast": False}), "tokenizer_args"), (settings(config_args={"hidden_act": "relu"}), "config_args"),
         (settings(query_length=16), "query_length"), (settings(query_expansion={"strategy": "fixed"}), "query_expansion"),
         (settings(transformer_task="fill-mask"), "transformer_task"), (settings(module_output_name="sentence_embedding"), "module_output_name"),
         (settings(modality_config={"text": {"method": "get_text_features"}}), "modality_config"), (settings(modality_config={"image": {}}), "modality_config"),
+        (settings(modality_config={"text": FORWARD, "message": FORWARD | {"format": "flat"}}), "chat template (modality_config.message)"),
         (settings(tokenizer_name_or_path="elsewhere"), "tokenizer_name_or_path"),
         (sentences(prompts=["query: "]), "prompts"), (sentences(prompts={"query": 1}), "prompts.query"), (sentences(prompts="query: "), "prompts"),
+        (sentences(prompts={"": "q: "}, default_prompt_name=""), "prompts with an empty name"), (sentences(prompts={"query": "q\ud83d"}), "prompts.query"),
+        (sentences(prompts={"\ud83d": "q"}), "half of a surrogate pair"), (sentences(prompts={"query": "x " * 30}), "the prompt 'query' takes 32 of 32 tokens"),
         (sentences(prompts={"query": "q: "}, default_prompt_name="document"), "default_prompt_name = 'document'"),
         (sentences(default_prompt_name="query"), "default_prompt_name"), (sentences(default_prompt_name=1), "default_prompt_name"),
         (sentences(similarity_fn_name="jaccard"), "similarity_fn_name = 'jaccard'"), (sentences(similarity_fn_name=["dot"]), "similarity_fn_name"),
@@ -313,6 +322,17 @@ def test_configurations_that_do_not_fit(refused, change, kind, words):
 )  # fmt: skip
 def test_settings_that_change_vectors_or_are_invalid(refused, change, words):
     assert words in refused(change)
+
+
+@pytest.mark.parametrize("options", [[], ["--pooling", "mean"], ["--append-eos"]])
+def test_chat_templates_that_sentence_transformers_applies(refused, options):
+    """With an option that outranks the files, the check compares with transformers, which does not apply the template to a text."""
+
+    def change(folder):
+        write(folder / "sentence_bert_config.json", {"modality_config": {"text": FORWARD, "message": FORWARD | {"format": "flat"}}, "module_output_name": "token_embeddings"})
+        edit(folder / "tokenizer_config.json", eos_token="[SEP]", chat_template="{% for m in messages %}[CLS]{{ m['content'] }}[SEP]{% endfor %}")
+
+    assert "chat template (modality_config.message)" in refused(change, "llama", options=options)
 
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json")
@@ -419,6 +439,17 @@ def test_shards(refused, change, words):
     assert words in refused(change)
 
 
+def test_tokenizers_that_split_at_random(refused):
+    """With a small probability, the check may see no difference."""
+
+    def change(folder):
+        tokenizer = Tokenizer(models.BPE({"[UNK]": 0, "[PAD]": 1, "a": 2, "b": 3, "ab": 4}, [("a", "b")], unk_token="[UNK]", dropout=1e-6))
+        tokenizer.save(str(folder / "tokenizer.json"))
+        edit(folder / "tokenizer_config.json", unk_token="[UNK]", pad_token="[PAD]")
+
+    assert "splits words at random (model.dropout = 1e-06)" in refused(change)
+
+
 def test_tokenizers_that_cannot_be_loaded(refused):
     assert "tokenizer" in refused(text("tokenizer.json", "{}"))
     assert "do not belong together" in refused(lambda folder: edit(folder / "tokenizer_config.json", extra_special_tokens=[f"[more{i}]" for i in range(200)]), name="larger")
@@ -458,6 +489,11 @@ def test_token_types_other_than_0(refused, with_modules):
     assert "token types other than 0" in refused(change)
 
 
+@pytest.mark.parametrize("key, size", [("vocab_size", 200), ("vocab_size", 301), ("max_position_embeddings", 20)])
+def test_tables_of_another_size(refused, key, size):
+    assert "another size than config.json says (vocab_size, max_position_embeddings" in refused(config(**{key: size}))
+
+
 def test_weights_of_another_configuration(refused):
     def change(folder):
         content = broken.tensors(folder)
@@ -473,6 +509,9 @@ def test_weights_of_another_configuration(refused):
         (["--append-eos"], "names an EOS token"), (["--no-append-eos"], "names an EOS token"), (["--default-prompt-name", "query"], "--default-prompt-name"),
         (["--trained-dimensions", "16,x"], "--trained-dimensions"), (["--trained-dimensions", "0"], "--trained-dimensions"), (["--trained-dimensions", "65"], "65 dimensions"),
         (["--embed-texts", "/nowhere/longembed-embed-texts"], "build the target"),
+        (["--prompt", "long=" + "x " * 30], "the prompt 'long' takes 32 of 32 tokens and leaves no room for a text"),
+        (["--prompt", "query=\udcff"], "--prompt 'query=\\udcff' is not UTF-8"), (["--name", "\udcff"], "--name '\\udcff' is not UTF-8"),
+        (["--license", "\udcff"], "--license '\\udcff' is not UTF-8"), (["--default-prompt-name", "\udcff"], "--default-prompt-name '\\udcff' is not UTF-8"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit(refused, options, words):

@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from broken_checkpoints import SENTENCE, edit, write
 from conftest import REPOSITORY, manifest_of
+from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, processors
 from transformers import AutoModel, AutoTokenizer
 
 from model.export import check, directory, reference
+from model.export import folder as checkpoint_folder
 from model.export.__main__ import main
 
 TEXTS = ("The Quick brown fox. 12", " a  b ", "É é e\u0301 ÀB", "[Q] [CLS] x [SEP]", "中文 b 🚀", "x" * 70, "one two three four five six seven eight nine ten")
@@ -136,6 +138,11 @@ def _both(folder):
     edit(folder / "tokenizer_config.json", model_max_length=25)
 
 
+def _nothing_but_a_later_file(folder):
+    write(folder / "sentence_bert_config.json", {})
+    write(folder / "sentence_roberta_config.json", {"max_seq_length": 20})
+
+
 @pytest.mark.parametrize(
     "change, window, source",
     [
@@ -144,6 +151,9 @@ def _both(folder):
         (_limit("sentence_bert_config.json", max_seq_length=20), 20, "max_seq_length of sentence_bert_config.json"),
         (_limit("sentence_roberta_config.json", max_seq_length=20), 20, "max_seq_length of sentence_roberta_config.json"),
         (_limit("sentence_xlm-roberta_config.json", max_seq_length=20), 20, "max_seq_length of sentence_xlm-roberta_config.json"),
+        (_limit("tokenizer_config.json", max_len=24), 24, "max_len of tokenizer_config.json"),
+        (_limit("tokenizer_config.json", max_len=24, model_max_length=26), 26, "model_max_length of tokenizer_config.json"),
+        (_nothing_but_a_later_file, 20, "max_seq_length of sentence_roberta_config.json"),
         (_both, 20, "max_seq_length of sentence_bert_config.json"),
         (_limit("sentence_bert_config.json", max_seq_length=None), 32, "the model's positions"),
         (_limit("tokenizer_config.json", model_max_length=1000000000000000019884624838656), 32, "the model's positions"),
@@ -156,9 +166,28 @@ def test_the_limit_is_where_users_of_the_checkpoint_truncate(exported, change, w
     assert_right(folder, model, limit=window)
 
 
+@pytest.mark.parametrize("with_modules", [True, False])
+def test_a_limit_that_the_exporter_does_not_find_is_found_by_the_check(originals, tmp_path, capsys, monkeypatch, with_modules):
+    monkeypatch.setattr(checkpoint_folder, "_window", lambda *_: (None, None))
+    folder = broken.copy(originals["bert"], tmp_path / "checkpoint")
+    edit(folder / "tokenizer_config.json", model_max_length=24)
+    if not with_modules:
+        (folder / "modules.json").unlink()
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert "users truncate at 24 tokens, but this export would truncate at 32" in capsys.readouterr().err
+
+
 def test_the_command_line_outranks_the_limit(exported):
     _, model, _ = exported(_limit("tokenizer_config.json", model_max_length=24), options=["--trained-window", "30"])
     assert (model.content["trained_window"], model.content["trained_window_source"]) == (30, "--trained-window")
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("window", [3, 15])
+def test_a_window_shorter_than_every_sample_of_the_check(exported, kind, window):
+    folder, model, _ = exported(_limit("sentence_bert_config.json", max_seq_length=window), kind)
+    assert model.content["trained_window"] == window
+    assert_right(folder, model, "last" if kind == "llama" else "mean", limit=window)
 
 
 NAMES = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
@@ -200,6 +229,39 @@ def _vocabulary_alone(folder):
 def test_the_tokenizer_is_the_one_that_transformers_makes_of_all_its_files(exported, change):
     folder, model, _ = exported(change)
     assert_right(folder, model)
+
+
+def _do_lower_case(*parts):
+    """As BGE has it, besides a tokenizer that may lower-case on its own."""
+
+    def change(folder):
+        write(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": True})
+        content = json.loads((folder / "tokenizer.json").read_text())
+        content["normalizer"] = {"type": "Sequence", "normalizers": list(parts)} if len(parts) > 1 else parts[0] if parts else None
+        write(folder / "tokenizer.json", content)
+
+    return change
+
+
+BERT_NORMALIZER = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+
+
+@pytest.mark.parametrize("options", [[], ["--pooling", "cls"]])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [BERT_NORMALIZER | {"lowercase": True}], [BERT_NORMALIZER | {"lowercase": False}], [], [{"type": "NFKC"}, {"type": "Lowercase"}],
+        [{"type": "Replace", "pattern": {"String": "Q"}, "content": "z"}, {"type": "NFC"}],
+    ],
+)  # fmt: skip
+def test_sentence_transformers_lower_cases_texts_where_its_settings_say_so(exported, parts, options):
+    folder, model, _ = exported(_do_lower_case(*parts), options=options)
+    users = SentenceTransformer(str(folder), device="cpu")
+    for text in TEXTS:
+        ids = users.preprocess([text])["input_ids"][0].tolist()
+        assert model.ids(directory.Sample(text)) == ids, text
+        assert cosine(our_vector(model, text), users_vector(folder, ids, "cls" if options else "mean")) >= MIN_COSINE, text
+    assert our_vector(model, "THE QUICK FOX").equal(our_vector(model, "the quick fox"))
 
 
 @pytest.mark.parametrize("flags", [{"add_bos_token": True, "add_eos_token": True}, {"add_bos_token": True}, {"add_eos_token": True}])
@@ -286,6 +348,11 @@ def test_a_prompt_without_a_separator_is_tokenized_with_its_text(exported):
 def test_known_checkpoints_bring_their_prompts_where_a_folder_has_none(exported, prompts, expected):
     _, model, _ = exported(_sentences(prompts=prompts), options=["--name", "e5-base", "--trained-window", "32"])
     assert model.content["prompts"] == expected
+
+
+def test_empty_prompts_keep_their_names_for_a_known_checkpoint_without_prompts(exported):
+    _, model, _ = exported(_sentences(prompts={"query": "", "document": ""}), options=["--name", "gte-base", "--trained-window", "32"])
+    assert model.content["prompts"] == {"query": "", "document": ""} and model.content["input_types"] == {"QUERY": "query", "DOCUMENT": "document"}
 
 
 def _ending(template):

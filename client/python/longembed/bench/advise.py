@@ -176,9 +176,27 @@ def edit_manifest(folder: Path, row: Row, objective: str, notes: dict[str, str])
     content[key] = json.dumps(extension_of(row))
     others = {name: value for name, value in (content.get("recommendation_evidence") or {}).items() if not name.startswith(prefix)}
     content["recommendation_evidence"] = others | {prefix + name: value for name, value in notes.items()}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1 << 20)
+    text = yaml.dump(content, Dumper=_manifest_dumper(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=1 << 20)
     write_whole(path, text.encode())
     return path
+
+
+def _manifest_dumper() -> type:
+    """Returns a dumper of what the server's reader of manifests takes, as in model/export/manifest.py: no aliases, no escapes \\N and \\_, and line separators
+    only as escapes, because YAML 1.2 does not take them for line breaks as PyYAML does."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        ESCAPE_REPLACEMENTS = {character: name for character, name in yaml.SafeDumper.ESCAPE_REPLACEMENTS.items() if name not in ("N", "_")}
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if set("\x85\u2028\u2029").intersection(text) else None)
+
+    Dumper.add_representer(str, represent_text)
+    return Dumper
 
 
 def check_manifest(folder: Path, model: dict) -> None:

@@ -238,6 +238,17 @@ def test_a_manifest_keeps_its_other_keys_and_the_other_objective(corpus, rows, t
     assert evidence["one_vector_chosen_from"] == "6 recipes by successive halving on the same queries"
 
 
+def test_prompts_of_a_manifest_stay_readable_for_the_server(rows, tmp_path):
+    """yaml-cpp reads the escapes \\N and \\_ as bytes that are not UTF-8, and keeps an indentation after a line separator as blanks."""
+    prompts = {"query": "une question\xa0:\n", "document": "a\u2028b", "title": "a\x85b"}
+    manifest = tmp_path / "longembed-model.yaml"
+    manifest.write_text(yaml.safe_dump({"format_version": 1, "prompts": prompts}), encoding="utf-8")
+    advise.edit_manifest(tmp_path, rows["w64"], "one-vector", {})
+    written = manifest.read_text(encoding="utf-8")
+    assert yaml.safe_load(written)["prompts"] == prompts
+    assert not {"\\N", "\\_"} & {written[i : i + 2] for i in range(len(written))} and not set("\x85\u2028\u2029") & set(written)
+
+
 def test_a_file_that_is_no_manifest_is_refused(rows, tmp_path):
     (tmp_path / "longembed-model.yaml").write_text("models: []\n")
     with pytest.raises(recipes.RecipeError, match="has no format_version"):
