@@ -29,8 +29,8 @@ std::string CertificateOf(const grpc::CallbackServerContext& context) {
   return names.empty() ? "" : std::string(names.front().data(), names.front().size());
 }
 
-// Returns the time until the deadline. It is not taken from context.deadline(), which gRPC converts to the wall clock: a
-// timeout of more than 292 years, which clients send for "never", would overflow there.
+// Returns the time until the deadline. It is not taken from context.deadline(), which gRPC converts to the wall clock:
+// a timeout of more than 292 years, which clients send for "never", would overflow there.
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   const gpr_timespec deadline = context.raw_deadline();
   if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0) return absl::InfiniteDuration();
