@@ -24,13 +24,23 @@ bool Divide(std::string_view address, std::string_view& host, std::string_view& 
   return true;
 }
 
-// Returns the endpoint for an error or a log, without a user's name, a password or a query, which may hold a key.
-std::string WithoutSecrets(std::string_view endpoint) {
-  const size_t begin = endpoint.find("//") == std::string_view::npos ? 0 : endpoint.find("//") + 2;
-  const size_t query = endpoint.find('?'), at = endpoint.substr(0, query).rfind('@');
-  const std::string_view host = endpoint.substr(0, query).substr(at == std::string_view::npos ? begin : at);
-  return absl::StrCat(std::string(endpoint.substr(0, begin)), at == std::string_view::npos ? "" : "...",
-                      std::string(host), query == std::string_view::npos ? "" : "?...");
+// Returns the length of "http://" or "https://" at the beginning; 0 if there is neither.
+size_t SchemeLength(const std::string& endpoint) {
+  for (const std::string scheme : {"http://", "https://"}) {
+    if (absl::StartsWith(endpoint, scheme)) return scheme.size();
+  }
+  return 0;
+}
+
+// Returns the endpoint for an error or a log, without a user's name, a password or a query, which may hold a key. All
+// that is before an '@' may be a password, whatever characters it has.
+std::string WithoutSecrets(const std::string& endpoint) {
+  const size_t scheme = SchemeLength(endpoint), at = endpoint.rfind('@');
+  const bool has_user = at != std::string::npos;
+  const std::string rest = endpoint.substr(has_user ? at : scheme);
+  const size_t query = rest.find('?');
+  return absl::StrCat(endpoint.substr(0, scheme), has_user ? "..." : "", rest.substr(0, query),
+                      query == std::string::npos ? "" : "?...");
 }
 
 bool IsPort(std::string_view text) {
@@ -44,8 +54,8 @@ bool IsPort(std::string_view text) {
 absl::StatusOr<OtlpEndpoint> ParseOtlpEndpoint(const std::string& endpoint) {
   const bool tls = absl::StartsWith(endpoint, "https://");
   std::string_view address = endpoint, host, port;
-  if (tls || absl::StartsWith(endpoint, "http://")) {
-    address.remove_prefix(endpoint.find("//") + 2);
+  if (const size_t scheme = SchemeLength(endpoint); scheme > 0) {
+    address.remove_prefix(scheme);
     if (!address.empty() && address.back() == '/') address.remove_suffix(1);
   }
   const bool plain = address.find_first_of("/?#@ \t\n") == std::string_view::npos;

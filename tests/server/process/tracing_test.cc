@@ -104,8 +104,15 @@ TEST(OtlpEndpointTest, ErrorsDoNotQuoteSecrets) {
   const auto error = [](const char* endpoint) { return std::string(ParseOtlpEndpoint(endpoint).status().message()); };
   EXPECT_THAT(error("http://me:s3cret@c:4317"), HasSubstr("\"http://...@c:4317\" is not HOST:PORT"));
   EXPECT_THAT(error("me:s3cret@c:4317"), HasSubstr("\"...@c:4317\" is not"));
-  EXPECT_THAT(error("https://c:4317?key=s3cret@x"), HasSubstr("\"https://c:4317?...\" is not"));
+  EXPECT_THAT(error("https://c:4317?key=s3cret"), HasSubstr("\"https://c:4317?...\" is not"));
   EXPECT_THAT(error("c:1/path"), HasSubstr("\"c:1/path\" is not"));
+  // The slashes of a query are not those of a scheme, and a password may have any character.
+  EXPECT_THAT(error("c?url=http://s3cret"), HasSubstr("\"c?...\" is not"));
+  EXPECT_THAT(error("me:s3cret@c//v1"), HasSubstr("\"...@c//v1\" is not"));
+  for (const char* other :
+       {"https://c:4317?key=s3cret@x", "http://me:s3cret?@c", "me:s3cret://@c", "http://a@s3cret@c"}) {
+    EXPECT_THAT(error(other), AllOf(HasSubstr("is not HOST:PORT"), Not(HasSubstr("s3cret")))) << other;
+  }
 }
 
 TEST(OtlpEndpointTest, ReadsAddresses) {
