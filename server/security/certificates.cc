@@ -39,6 +39,11 @@ X509Ptr ParseCertificates(const std::string& pem) {
 // signatures, and with such a certificate every handshake would fail.
 absl::Status CheckStrength(const CertificatePaths& paths, const Certificates& loaded) {
   const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_server_method()), &SSL_CTX_free);
+  if (context == nullptr) {
+    const char* const reason = ERR_reason_error_string(ERR_peek_last_error());
+    return absl::FailedPreconditionError(absl::StrCat(
+        "OpenSSL cannot make a TLS context: ", reason == nullptr ? "unknown" : reason, " (see its openssl.cnf)"));
+  }
   const auto bio = AsBio(loaded.certificate);
   bool first = true;
   while (const X509Ptr next{PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), &X509_free}) {

@@ -136,6 +136,15 @@ TEST_F(CertificatesTest, AWeakCertificateIsRefused) {
   EXPECT_THAT(Refusal(), HasSubstr("the certificate in " + paths_.certificate + ": ee key too small"));
 }
 
+// As where openssl.cnf asks for FIPS, and the module is missing.
+TEST_F(CertificatesTest, AnOpenSslWithoutCiphersIsRefused) {
+  ASSERT_EQ(EVP_set_default_properties(nullptr, "fips=yes"), 1);
+  const std::string refusal = Refusal();
+  EVP_set_default_properties(nullptr, "");
+  EXPECT_THAT(refusal, HasSubstr("OpenSSL cannot make a TLS context: library has no ciphers"));
+  EXPECT_TRUE(LoadCertificates(paths_, absl::Now()).ok());
+}
+
 TEST_F(CertificatesTest, AnExpiredCertificateIsRefused) {
   Write(paths_.certificate, CertificatePem(key_, -absl::Hours(24)));
   EXPECT_THAT(Refusal(), HasSubstr("expired on"));
