@@ -38,7 +38,8 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr uint32_t kMaxHeaderBytes = 16 << 10;
-// No route that is a GET needs a body. GET /health needs no key either, and is answered whatever the ledger holds.
+// No route that is a GET needs a body. GET /health needs no key either, and its body finds room beyond the ledger's
+// limit (admission/ledger.h).
 constexpr int64_t kMaxBodyBytesOfGet = 16 << 10;
 // A client is cut off if this many bytes of a body take longer than HttpTimes::header to arrive, or if it takes longer
 // than HttpTimes::stall to read this many bytes of an answer.

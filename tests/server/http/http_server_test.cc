@@ -213,7 +213,7 @@ TEST_F(HttpServerTest, RefusesLengthsBeyondTheSignedNumbers) {
   }
 }
 
-// No ledger bounds the bodies of health checks, which need no key.
+// Health needs no key, and the bodies of checks find room where those of calls do not.
 TEST_F(HttpServerTest, RefusesALargeBodyOfAGet) {
   for (const char* path : {"/health", "/v1/models", "/info", "/longembed/v1/models/fake"}) {
     const std::string head = absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: x\r\n");
