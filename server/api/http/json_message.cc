@@ -3,6 +3,9 @@
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/util/json_util.h>
 
+#include <cmath>
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -42,13 +45,22 @@ std::vector<std::string> ValueNames(const EnumDescriptor& type) {
   return names;
 }
 
-// Checks the name of an enum's value. Numbers, also as strings, are left to protobuf's reader, whose own error would
-// not list the names.
-absl::Status CheckName(const json& value, const EnumDescriptor& type, const std::string& path) {
+// Returns whether protobuf's reader takes the value for a number of the enum. It also takes unknown numbers; what reads
+// the message refuses those.
+bool IsEnumNumber(const json& value, const EnumDescriptor& type) {
+  if (value.is_number()) {
+    const double number = value.get<double>();
+    return number == std::trunc(number) && std::abs(number) <= std::numeric_limits<int32_t>::max();
+  }
   int number = 0;
-  const std::string name = value.is_string() ? value.get<std::string>() : "";
-  const bool is_number = value.is_number() || absl::SimpleAtoi(name, &number);
-  if (is_number || type.FindValueByName(name) != nullptr) return absl::OkStatus();
+  return value.is_string() && absl::SimpleAtoi(value.get<std::string>(), &number) &&
+         type.FindValueByNumber(number) != nullptr;
+}
+
+// Checks the value of an enum, because the error of protobuf's reader would not list the names.
+absl::Status CheckEnum(const json& value, const EnumDescriptor& type, const std::string& path) {
+  const bool is_name = value.is_string() && type.FindValueByName(value.get<std::string>()) != nullptr;
+  if (is_name || IsEnumNumber(value, type)) return absl::OkStatus();
   return WrongJsonType(path, absl::StrCat("one of ", absl::StrJoin(ValueNames(type), ", ")), value.dump());
 }
 
@@ -62,7 +74,7 @@ absl::Status CheckValue(const json& value, const FieldDescriptor& field, const s
   if (is_message && field.message_type()->file()->package() == "google.protobuf") return absl::OkStatus();
   if (is_message) return CheckFields(value, *field.message_type(), path);
   if (value.is_structured()) return WrongJsonType(path, ExpectedOf(field), value.type_name());
-  return field.enum_type() == nullptr ? absl::OkStatus() : CheckName(value, *field.enum_type(), path);
+  return field.enum_type() == nullptr ? absl::OkStatus() : CheckEnum(value, *field.enum_type(), path);
 }
 
 absl::Status CheckField(const json& value, const FieldDescriptor& field, const std::string& path) {

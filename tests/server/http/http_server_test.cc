@@ -312,7 +312,7 @@ TEST_F(HttpServerTest, RefusesWhatTheReaderOfProtobufWouldDrop) {
 }
 
 TEST_F(HttpServerTest, ListsTheValuesOfAnEnum) {
-  for (const char* value : {R"("bulk")", R"("LOW")", "true", R"("")"}) {
+  for (const char* value : {R"("bulk")", R"("LOW")", "true", R"("")", R"("99")", "1.5", "1e10", "4294967297"}) {
     EXPECT_THAT(Ask(Post("/embed", absl::StrCat(R"({"inputs": "a", "priority": )", value, "}"))),
                 AllOf(HasSubstr(" 422 "), HasSubstr("priority: must be one of INTERACTIVE, BULK; it is "),
                       HasSubstr(R"("field":"priority")")));
