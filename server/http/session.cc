@@ -188,6 +188,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (error == http::error::header_limit) return Refuse(HeaderTooLarge(kMaxHeaderBytes));
     if (IsMalformed(error)) return Refuse(MalformedHttp(error.message()));
     if (error) return End();
+    is_head_ = parser_->get().method() == http::verb::head;
     if (const absl::Status status = CheckTransferEncoding(); !status.ok()) return Refuse(status);
     const bool old =
         parser_->get().version() < 11;  // HTTP/1.0 handles keep-alive differently; clients use HTTP/1.1 since 1997.
@@ -212,7 +213,6 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void Dispatch() {
     const auto& request = parser_->get();
     const http::verb verb = request.method();
-    is_head_ = verb == http::verb::head;
     const bool is_get = is_head_ || verb == http::verb::get;
     if (verb == http::verb::options && request.target() == "*") return Answer(204, "", {}, {{"Allow", kAnyMethod}});
     const std::optional<std::string> path = PathOf(std::string_view(request.target().data(), request.target().size()));

@@ -21,6 +21,7 @@ namespace longembed {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
@@ -257,6 +258,17 @@ TEST_F(HttpServerTest, RefusesBodiesThatAreNotChunks) {
         << encoding;
   }
   EXPECT_THAT(Ask(absl::StrCat(head, "Chunked\r\n\r\n0\r\n\r\n")), HasSubstr("MISSING_FIELD"));
+}
+
+TEST_F(HttpServerTest, NoErrorOfAHeadHasABody) {
+  for (const char* request : {"HEAD /health HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", "HEAD * HTTP/1.1\r\n\r\n",
+                              "HEAD /nothing HTTP/1.1\r\nConnection: close\r\n\r\n"}) {
+    RawConnection connection(http_->port());
+    connection.Send(request);
+    bool closed = false;
+    EXPECT_THAT(connection.ReadToEnd(closed), AllOf(StartsWith("HTTP/1.1 4"), EndsWith("\r\n\r\n"))) << request;
+    EXPECT_TRUE(closed);
+  }
 }
 
 TEST_F(HttpServerTest, ContinuesWhereTheClientWaitsForIt) {
