@@ -255,9 +255,9 @@ void Acceptor::AcceptFrom(int listener) {
   std::optional<Refusal> refusal = TooMany(client);
   if (refusal.has_value() && MakeRoom(*refusal, client)) refusal = TooMany(client);
   if (refusal.has_value()) {
+    if (handlers_.refuse) handlers_.refuse(*refusal);  // First, so that a client that sees the end finds it counted.
     close(descriptor);
     CountClosed(client);
-    if (handlers_.refuse) handlers_.refuse(*refusal);
     return;
   }
   ++uncounted_;
@@ -285,8 +285,8 @@ void Acceptor::CloseSilentSince(SteadyTime limit) {
 
 void Acceptor::CloseOldestIdle() {
   if (idle_.empty()) return;
-  CloseIdle(idle_.begin());
   if (handlers_.refuse) handlers_.refuse(Refusal::kSilent);
+  CloseIdle(idle_.begin());
 }
 
 void Acceptor::CloseIdle(std::list<Idle>::iterator idle) {
@@ -326,8 +326,8 @@ bool Acceptor::MakeRoom(Refusal refusal, const std::string& client) {
     return refusal == Refusal::kLimit || idle.client == client;
   });
   if (oldest == idle_.end()) return false;
-  CloseIdle(oldest);
   if (handlers_.refuse) handlers_.refuse(Refusal::kSilent);
+  CloseIdle(oldest);
   return true;
 }
 
