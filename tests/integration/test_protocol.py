@@ -514,9 +514,9 @@ def test_a_health_check_is_answered_though_memory_is_full(tmp_path):
 
 
 def test_a_body_for_the_health_route_counts_as_memory(tmp_path):
-    """The route needs no key, and it is answered even if memory is full. So a large body must not be free."""
+    """The route needs no key, and it is answered even if memory is full. So the largest body that it takes must not be free."""
     server = start_server(tmp_path, ["e5-small-v2"], "http_listen: 127.0.0.1:0\n")
-    size = 8 << 20
+    size = 16 << 10
     with socket.create_connection(("127.0.0.1", server.http_port), timeout=30) as plain:
         plain.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + bytes(size // 2))
         deadline = time.monotonic() + 4  # The server waits for each piece of the body for 5 s.
