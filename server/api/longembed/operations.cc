@@ -158,7 +158,15 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
   Tokenize(const LongembedContext& context, const CallContext& call, const Request& request, Response& response)
       : PooledOperation(context, call, request, response), context_(context) {}
 
-  std::string model() const override { return model_; }
+  // Finds the model first, so that a refusal of the pool counts for it.
+  void Start(Done done) override {
+    const absl::StatusOr<ModelChoice> choice =
+        ResolveModel(context_.models, context_.profiles, request_.model(), "model");
+    if (!choice.ok()) return std::move(done)(choice.status());
+    model_ = choice->model;
+    PooledOperation::Start(std::move(done));
+  }
+  std::string model() const override { return model_ == nullptr ? "" : model_->name(); }
 
  private:
   int64_t TextBytes() const override {
@@ -168,10 +176,6 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
   }
 
   absl::Status Answer() override {
-    const absl::StatusOr<ModelChoice> choice =
-        ResolveModel(context_.models, context_.profiles, request_.model(), "model");
-    if (!choice.ok()) return choice.status();
-    model_ = choice->model->name();
     if (request_.texts().empty()) return NoInputs("texts");
     if (request_.texts_size() > api_.limits.max_inputs_per_call) {
       return TooManyInputs("texts", request_.texts_size(), api_.limits.max_inputs_per_call);
@@ -185,17 +189,17 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
       RETURN_IF_ERROR(CheckNotCancelled());
       v1::TokenizedText& result = *response_.add_results();
       const absl::Status status =
-          FillTokens(choice->model->model(), request_.texts(i), add_special_tokens, left, hold, result);
+          FillTokens(model_->model(), request_.texts(i), add_special_tokens, left, hold, result);
       if (!status.ok()) return AtField(status, absl::StrCat("texts[", i, "]"));
       left -= result.tokens_size();
       RETURN_IF_ERROR(HoldAnswer(0));
     }
-    response_.set_model(model_);
+    response_.set_model(model_->name());
     return absl::OkStatus();
   }
 
   const LongembedContext& context_;
-  std::string model_;
+  ServedModel* model_ = nullptr;
 };
 
 // ------------------------------------------------------------------------------------------------------------- models

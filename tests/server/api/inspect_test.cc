@@ -1,7 +1,9 @@
 // Tests Explain, Tokenize, ListModels and GetModel over a real channel.
 #include <gmock/gmock.h>
 
+#include "server/api/longembed/operations.h"
 #include "tests/server/api/service_test.h"
+#include "tests/testing/fake_call.h"
 
 namespace longembed {
 namespace {
@@ -52,6 +54,23 @@ TEST_F(ServiceTest, TokenizesOnlySoMuchInACall) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(),
               HasSubstr("texts[1]: has 60 tokens or more; the server's limit for a call leaves 38"));
+}
+
+// A refusal that names no model would count under a series that begins with it, which rate() does not see.
+TEST_F(ServiceTest, TokenizeKnowsItsModelEvenIfThePoolRefusesIt) {
+  for (const std::string name : {"", "fake"}) {
+    FakeCall call;
+    const CallContext late = call.context(/*deadline=*/absl::UnixEpoch());
+    v1::TokenizeRequest request;
+    request.set_model(name);
+    request.add_texts("a");
+    v1::TokenizeResponse response;
+    const auto operation = TokenizeMethod(server_.api()).make(late, request, response);
+    absl::Status refused;
+    operation->Start([&refused](const absl::Status& status) { refused = status; });
+    EXPECT_TRUE(absl::IsDeadlineExceeded(refused)) << refused;
+    EXPECT_EQ(operation->model(), "fake");
+  }
 }
 
 TEST_F(ServiceTest, DescribesModels) {
