@@ -180,14 +180,12 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, goog
   return absl::OkStatus();
 }
 
-void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& message) {
+namespace {
+
+// Reads the scalars as ReadScalars does. Returns false if the bytes are not well-formed up to their end.
+bool ReadScalarsFrom(google::protobuf::io::CodedInputStream& in, google::protobuf::Message& message) {
   using google::protobuf::internal::WireFormatLite;
   constexpr int kMaxString = 1 << 10;
-  message.Clear();
-  grpc::ByteBuffer again(bytes);
-  grpc::ProtoBufferReader reader(&again);
-  if (!reader.status().ok()) return;
-  google::protobuf::io::CodedInputStream in(&reader);
   for (uint32_t tag = in.ReadTag(); tag != 0; tag = in.ReadTag()) {
     const FieldDescriptor* const field =
         message.GetDescriptor()->FindFieldByNumber(WireFormatLite::GetTagFieldNumber(tag));
@@ -196,16 +194,28 @@ void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& messa
     int size = 0;
     std::string text;
     if (single && field->type() == FieldDescriptor::TYPE_BOOL) {
-      if (!in.ReadVarint64(&number)) return;
+      if (!in.ReadVarint64(&number)) return false;
       message.GetReflection()->SetBool(&message, field, number != 0);
     } else if (single && field->type() == FieldDescriptor::TYPE_STRING) {
-      if (!in.ReadVarintSizeAsInt(&size)) return;
-      if (size > kMaxString ? !in.Skip(size) : !in.ReadString(&text, size)) return;
+      if (!in.ReadVarintSizeAsInt(&size)) return false;
+      if (size > kMaxString ? !in.Skip(size) : !in.ReadString(&text, size)) return false;
       if (!FirstInvalidUtf8Byte(text).has_value()) message.GetReflection()->SetString(&message, field, text);
     } else if (!WireFormatLite::SkipField(&in, tag)) {
-      return;
+      return false;
     }
   }
+  return in.ConsumedEntireMessage();
+}
+
+}  // namespace
+
+void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& message) {
+  message.Clear();
+  grpc::ByteBuffer again(bytes);
+  grpc::ProtoBufferReader reader(&again);
+  if (!reader.status().ok()) return;
+  google::protobuf::io::CodedInputStream in(&reader);
+  if (!ReadScalarsFrom(in, message)) message.Clear();
 }
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message) {

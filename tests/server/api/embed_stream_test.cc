@@ -277,6 +277,30 @@ TEST_F(RawEmbedStreamTest, ATextWithSeveralInvalidPartsFailsOnce) {
   EXPECT_FALSE(answers.at("1").result().has_error());
 }
 
+// The second half would be embedded as if it were the whole text.
+TEST_F(RawEmbedStreamTest, AnInvalidMessageBetweenTwoPartsEndsTheStream) {
+  for (const std::string& between : {Unknown("other"), Broken("other"), Broken("other", /*more_parts=*/true)}) {
+    const auto [answers, status] =
+        Send({FirstMessage("0", "a").SerializeAsString(), Message("long", "a ", true).SerializeAsString(), between,
+              Message("long", "b").SerializeAsString()});
+    EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr("is \"other\", but the last part of \"long\" has not come"));
+    ASSERT_EQ(answers.size(), 1u);
+    EXPECT_TRUE(answers.contains("0"));
+  }
+}
+
+TEST_F(RawEmbedStreamTest, ATornPartEndsTheStream) {
+  std::string torn = Message("long", "a b c", true).SerializeAsString();
+  torn.resize(torn.size() - 4);  // Within the text, before more_parts.
+  const auto [answers, status] =
+      Send({FirstMessage("0", "a").SerializeAsString(), torn, Message("long", "b").SerializeAsString()});
+  EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("not a well-formed"));
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_TRUE(answers.contains("0"));
+}
+
 // Messages that were read before the end of the stream must be answered first, whatever ends the stream.
 TEST_F(RawEmbedStreamTest, MessagesReadAreAnsweredBeforeTheError) {
   for (const std::string& bad : {std::string("\x1a\x7f"), FirstMessage("late", "a").SerializeAsString()}) {

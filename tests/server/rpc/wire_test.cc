@@ -137,6 +137,22 @@ TEST(WireTest, ReadsTheIdOfAnInvalidMessage) {
   EXPECT_TRUE(read.id().empty());
 }
 
+// The id of a part without its more_parts would be taken for the last part of its text.
+TEST(WireTest, ReadsNothingOfAMessageThatIsTorn) {
+  v1::EmbedStreamRequest good, read;
+  good.set_id("seven");
+  good.mutable_input()->set_text("abc");
+  good.set_more_parts(true);
+  const std::string bytes = good.SerializeAsString();
+  for (const std::string& torn : {bytes.substr(0, bytes.size() - 1), bytes.substr(0, bytes.size() - 3),
+                                  bytes + std::string("\x0c"), bytes + std::string(1, '\0')}) {
+    EXPECT_FALSE(ParseMessage(Bytes(torn), 1000, read).ok());
+    ReadScalars(Bytes(torn), read);
+    EXPECT_TRUE(read.id().empty()) << read.ShortDebugString();
+    EXPECT_FALSE(read.more_parts());
+  }
+}
+
 TEST(WireTest, TooManyBytesAreRefusedBeforeParsing) {
   v1::EmbedRequest parsed;
   EXPECT_EQ(ErrorReason(ParseMessage(Bytes(std::string(11, 'x')), 10, parsed)), "REQUEST_TOO_LARGE");
