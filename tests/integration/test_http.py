@@ -410,7 +410,8 @@ def test_headers_that_are_not_utf8_are_refused(web, path, header):
 
 @pytest.mark.parametrize("path", ["/%ff", "/v1/models/%ff", "/longembed/v1/models/%c3"])
 def test_paths_that_are_not_utf8_are_unknown(web, path):
-    assert web.get(path).status == 404 and web.get("/health").status == 200
+    answer = web.get(path)
+    assert answer.status == 404 and "\ufffd" in answer.body.decode() and web.get("/health").status == 200
 
 
 def test_an_answer_beyond_the_limit_is_refused_before_the_model_runs(web):
