@@ -187,6 +187,23 @@ def test_info(tei):
     assert info.max_input_length == 512 and info.max_batch_tokens > 0 and info.tokenization_workers > 0 and info.version
 
 
+def test_errors_name_the_fields_of_tei(tei):
+    """Those of longembed.v1, such as inputs[0] and options.dimensions, are not in TEI's requests."""
+    pb, long = tei.pb, "word " * 600
+    calls = [
+        ("inputs: has 602 tokens", lambda: tei.embed.Embed(pb.EmbedRequest(inputs=long))),
+        ("inputs: has 602 tokens", lambda: tei.embed.EmbedAll(pb.EmbedAllRequest(inputs=long))),
+        ("inputs: has 602 tokens", lambda: list(tei.embed.EmbedStream(iter([pb.EmbedRequest(inputs=long)])))),
+        ("dimensions: is 0", lambda: tei.embed.Embed(pb.EmbedRequest(inputs="x", dimensions=0))),
+        ("inputs: has 10", lambda: tei.tokenize.Tokenize(pb.EncodeRequest(inputs="a " * 1_100_000))),
+    ]
+    for message, call in calls:
+        with pytest.raises(grpc.RpcError) as error:
+            call()
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert error.value.details().startswith(message) and "options." not in error.value.details()
+
+
 def test_what_is_not_offered_says_so(tei):
     pb = tei.pb
     calls = [
