@@ -149,7 +149,14 @@ absl::Status CallCancelled() {
 }
 
 absl::Status NotOffered(std::string_view what) {
-  return absl::UnimplementedError(absl::StrCat("this server embeds texts; it has no ", std::string(what)));
+  return MakeError(absl::StatusCode::kUnimplemented, "", "NOT_OFFERED",
+                   absl::StrCat("this server embeds texts; it has no ", std::string(what)));
+}
+
+absl::Status UnknownMethod(std::string_view path) {
+  return MakeError(absl::StatusCode::kUnimplemented, "", "UNKNOWN_METHOD",
+                   absl::StrCat("this server has no method ", std::string(path),
+                                "; when it starts, its log names the APIs that it serves"));
 }
 
 absl::Status UnknownModel(std::string_view field, std::string_view name, std::span<const std::string> known) {
@@ -352,6 +359,11 @@ absl::Status MethodNotAllowed(std::string_view method, std::string_view path, st
 absl::Status UnknownPath(std::string_view path) {
   return MakeError(absl::StatusCode::kNotFound, "", "UNKNOWN_PATH",
                    absl::StrCat("unknown path ", std::string(path), "; /docs lists the routes"));
+}
+
+absl::Status UnknownService(std::string_view name, std::span<const std::string> known) {
+  return MakeError(absl::StatusCode::kNotFound, "service", "UNKNOWN_SERVICE",
+                   absl::StrCat("is \"", std::string(name), "\"; this server has: ", absl::StrJoin(known, ", ")));
 }
 
 absl::Status OptionsOnLaterMessage() {

@@ -58,6 +58,7 @@ absl::Status DeadlineExceeded();
 absl::Status CallCancelled();
 // UNIMPLEMENTED:
 absl::Status NotOffered(std::string_view what);
+absl::Status UnknownMethod(std::string_view path);
 // NOT_FOUND:
 absl::Status UnknownModel(std::string_view field, std::string_view name, std::span<const std::string> known);
 // The profile of an alias MODEL:PROFILE is unknown.
@@ -113,6 +114,8 @@ absl::Status BadTimeout(std::string_view value);
 absl::Status MethodNotAllowed(std::string_view method, std::string_view path, std::string_view allowed);
 // NOT_FOUND:
 absl::Status UnknownPath(std::string_view path);
+// `known` are quoted names.
+absl::Status UnknownService(std::string_view name, std::span<const std::string> known);
 // INVALID_ARGUMENT, in EmbedStream:
 absl::Status OptionsOnLaterMessage();
 absl::Status MissingId();

@@ -435,11 +435,23 @@ def test_a_broken_config_is_reported_and_changes_nothing(tmp_path, pb):
     assert "draining" not in running.log.read_text()
 
 
+def test_a_method_that_is_not_there_is_named(channel):
+    """gRPC itself would say nothing."""
+    for path in ("/longembed.v1.EmbeddingService/EmbedAll", "/longembed.v2.EmbeddingService/Embed", "/grpc.health.v1.Health/List"):
+        calls = [lambda path=path: channel.unary_unary(path)(b""), lambda path=path: list(channel.stream_stream(path)(iter([b""] * 3)))]
+        for call in calls:
+            with pytest.raises(grpc.RpcError) as error:
+                call()
+            assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED and path in error.value.details()
+            assert details(error.value)[error_details_pb2.ErrorInfo].reason == "UNKNOWN_METHOD"
+
+
 def test_what_is_not_offered_is_counted(server, channel):
     for method in ("Predict/PredictPair", "Rerank/Rerank", "Embed/EmbedSparse"):
         with pytest.raises(grpc.RpcError) as error:
             channel.unary_unary(f"/tei.v1.{method}")(b"")
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert details(error.value)[error_details_pb2.ErrorInfo].reason == "NOT_OFFERED"
     with pytest.raises(grpc.RpcError):
         channel.stream_unary("/tei.v1.Rerank/RerankStream")(iter([]))
     for method in ("PredictPair", "Rerank", "RerankStream", "EmbedSparse"):
@@ -476,6 +488,7 @@ def test_health_has_a_port_of_its_own(tmp_path):
         with pytest.raises(grpc.RpcError) as error:
             channel.unary_unary("/longembed.v1.EmbeddingService/ListModels")(b"")
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert "no method /longembed.v1.EmbeddingService/ListModels" in error.value.details()
     assert running.stop() == 0
 
 

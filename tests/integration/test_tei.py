@@ -229,7 +229,7 @@ def test_several_models_and_none_named_serve_no_tei(tmp_path):
         assert "tei.v1 needs tei.model" in server.log.read_text()
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as error:
             pb_grpc.InfoStub(channel).Info(pb.InfoRequest())
-        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED and "/tei.v1.Info/Info" in error.value.details()
     finally:
         server.stop()
 
