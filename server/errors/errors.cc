@@ -234,6 +234,11 @@ absl::Status ResponseTooLarge(int64_t bytes, int64_t limit) {
                  absl::StrCat("would be answered with ", bytes, " bytes of vectors; the limit of a call is ", limit));
 }
 
+absl::Status AnswerTooLarge(std::string_view field, int64_t bytes, int64_t limit) {
+  return Invalid(field, "RESPONSE_TOO_LARGE",
+                 absl::StrCat("the answer would have ", bytes, " bytes; the limit of an answer is ", limit));
+}
+
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit) {
   return Invalid(field, "TOO_MANY_ELEMENTS", absl::StrCat("has ", count, " elements; the limit is ", limit));
 }

@@ -435,6 +435,21 @@ def test_a_broken_config_is_reported_and_changes_nothing(tmp_path, pb):
     assert "draining" not in running.log.read_text()
 
 
+def test_a_streamed_answer_that_is_too_large_fails_alone(tmp_path, pb):
+    """Its 680 vectors of 1,536 bytes are within the limit, and the message around them is not."""
+    messages, stubs = pb
+    running = start_server(tmp_path, ["e5-small-v2"], "limits: {max_response_bytes: 1048576}\n")
+    options = {"output": "SPAN_VECTORS", "spans": {"every_tokens": {"tokens": 1}}, "extension": {"windows": {"tokens": 64}}}
+    texts = {"before": "hi", "large": "a " * 680, "after": "hi"}
+    requests = [messages.EmbedStreamRequest(id=name, input=messages.Input(text=text)) for name, text in texts.items()]
+    requests[0].options.CopyFrom(messages.EmbedOptions(**options))
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        answers = {answer.id: answer.result for answer in stubs.EmbeddingServiceStub(channel).EmbedStream(iter(requests), timeout=60)}
+    assert running.stop() == 0
+    assert "the limit of an answer is 1048576" in answers.pop("large").error.message
+    assert [len(answer.embeddings) for answer in answers.values()] == [1, 1]
+
+
 def test_a_method_that_is_not_there_is_named(channel):
     """gRPC itself would say nothing."""
     for path in ("/longembed.v1.EmbeddingService/EmbedAll", "/longembed.v2.EmbeddingService/Embed", "/grpc.health.v1.Health/List"):

@@ -198,7 +198,16 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     response_.set_prompt(options.input.prompt);
     response_.set_recipe(options.recipe);
     FillTiming(*answer, context_.clock.Now() - call_.arrival, *response_.mutable_timing());
-    End(absl::OkStatus());
+    EndWithAnswer();
+  }
+
+  // Ends the operation with its response. One that is too large fails alone here; later it would end the stream.
+  void EndWithAnswer() {
+    const auto bytes = static_cast<int64_t>(response_.ByteSizeLong());
+    if (bytes <= context_.limits.max_response_bytes) return End(absl::OkStatus());
+    response_.Clear();
+    response_.set_id(request_.id());
+    EndInput(AnswerTooLarge("input", bytes, context_.limits.max_response_bytes));
   }
 
   // Ends the operation with the input's error as its answer. If `status` is OK, this was a part, which has no answer.
