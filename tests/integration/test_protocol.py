@@ -435,6 +435,18 @@ def test_a_broken_config_is_reported_and_changes_nothing(tmp_path, pb):
     assert "draining" not in running.log.read_text()
 
 
+def test_a_number_beyond_its_type_is_refused(channel, pb):
+    """Protobuf would cut 2^32 + 4 to 4."""
+    beyond = b"\x84\x80\x80\x80\x10"
+    max_tokens, ids = b"\x0a\x06\x78" + beyond + b"\x12\x05\x0a\x03a b", b"\x12\x09\x12\x07\x0a\x05" + beyond
+    assert pb[0].EmbedRequest.FromString(max_tokens).options.max_tokens == pb[0].EmbedRequest.FromString(ids).inputs[0].token_ids.ids[0] == 4
+    for request, field in ((max_tokens, "options: "), (ids, "inputs[0].token_ids: ")):
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary("/longembed.v1.EmbeddingService/Embed")(request)
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and error.value.details().startswith(field)
+        assert details(error.value)[error_details_pb2.ErrorInfo].reason == "UNKNOWN_FIELD"
+
+
 def test_a_streamed_answer_that_is_too_large_fails_alone(tmp_path, pb):
     """Its 680 vectors of 1,536 bytes are within the limit, and the message around them is not."""
     messages, stubs = pb
