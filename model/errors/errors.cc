@@ -17,18 +17,19 @@ std::string Payload(const absl::Status& status, const char* key) {
   return payload.has_value() ? std::string(*payload) : std::string();
 }
 
-// Truncates a description. It may quote megabytes of a client's text, and clients reject responses with so much
-// metadata.
-std::string Shortened(std::string_view description) {
-  // gRPC limits all trailers together to 8 KiB. They hold the description twice: percent-encoded, which takes up to
-  // three times as many bytes, and in base64.
-  constexpr size_t kMaxBytes = 800;
+// gRPC limits all trailers together to 8 KiB. They hold the description percent-encoded, which takes up to three times
+// as many bytes, and twice in base64. They hold the field once more.
+constexpr size_t kMaxFieldBytes = 200, kMaxDescriptionBytes = 800;
+
+// Truncates a description or a field. They may quote megabytes of a client's text or of a key of its JSON, and clients
+// reject responses with so much metadata.
+std::string Shortened(std::string_view text, size_t max_bytes) {
   constexpr std::string_view kCut = "...";
-  if (description.size() <= kMaxBytes) return std::string(description);
-  size_t end = kMaxBytes - kCut.size();  // Leaves room for kCut, so that truncating again changes nothing.
-  const auto within_sequence = [&] { return (static_cast<unsigned char>(description[end]) & 0xc0) == 0x80; };
+  if (text.size() <= max_bytes) return std::string(text);
+  size_t end = max_bytes - kCut.size();  // Leaves room for kCut, so that truncating again changes nothing.
+  const auto within_sequence = [&] { return (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80; };
   while (end > 0 && within_sequence()) --end;
-  return std::string(description.substr(0, end)).append(kCut);
+  return std::string(text.substr(0, end)).append(kCut);
 }
 
 absl::Status Invalid(std::string_view field, std::string_view reason, std::string_view description) {
@@ -40,7 +41,8 @@ absl::Status Invalid(std::string_view field, std::string_view reason, std::strin
 absl::Status MakeError(absl::StatusCode code, std::string_view field, std::string_view reason,
                        std::string_view description) {
   // Copies to std::string, because absl::string_view in Debian's absl is not std::string_view.
-  const std::string where(field), why(reason), what = Shortened(description);
+  const std::string where = Shortened(field, kMaxFieldBytes), why(reason),
+                    what = Shortened(description, kMaxDescriptionBytes);
   absl::Status status(code, where.empty() ? what : absl::StrCat(where, ": ", what));
   status.SetPayload(kFieldPayload, absl::Cord(where));
   status.SetPayload(kReasonPayload, absl::Cord(why));

@@ -23,8 +23,8 @@ namespace longembed {
 // --- The mechanism ---------------------------------------------------------------------------------------------------
 
 // Makes a status of `code` about `field`, a path within the request such as "text" or "options.dimensions", or empty if
-// no single field is at fault. `reason` is UPPER_SNAKE_CASE and never changes once published. A description of more
-// than 800 bytes is truncated.
+// no single field is at fault. `reason` is UPPER_SNAKE_CASE and never changes once published. A field of more than 200
+// bytes and a description of more than 800 bytes are truncated.
 absl::Status MakeError(absl::StatusCode code, std::string_view field, std::string_view reason,
                        std::string_view description);
 

@@ -149,7 +149,14 @@ absl::Status CallCancelled() {
 }
 
 absl::Status NotOffered(std::string_view what) {
-  return absl::UnimplementedError(absl::StrCat("this server embeds texts; it has no ", std::string(what)));
+  return MakeError(absl::StatusCode::kUnimplemented, "", "NOT_OFFERED",
+                   absl::StrCat("this server embeds texts; it has no ", std::string(what)));
+}
+
+absl::Status UnknownMethod(std::string_view path) {
+  return MakeError(absl::StatusCode::kUnimplemented, "", "UNKNOWN_METHOD",
+                   absl::StrCat("this server has no method ", std::string(path),
+                                "; when it starts, its log names the APIs that it serves"));
 }
 
 absl::Status UnknownModel(std::string_view field, std::string_view name, std::span<const std::string> known) {
@@ -225,6 +232,11 @@ absl::Status RequestTooLarge(uint64_t bytes, int64_t limit) {
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit) {
   return Invalid("inputs", "RESPONSE_TOO_LARGE",
                  absl::StrCat("would be answered with ", bytes, " bytes of vectors; the limit of a call is ", limit));
+}
+
+absl::Status AnswerTooLarge(std::string_view field, int64_t bytes, int64_t limit) {
+  return Invalid(field, "RESPONSE_TOO_LARGE",
+                 absl::StrCat("the answer would have ", bytes, " bytes; the limit of an answer is ", limit));
 }
 
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit) {
@@ -352,6 +364,11 @@ absl::Status MethodNotAllowed(std::string_view method, std::string_view path, st
 absl::Status UnknownPath(std::string_view path) {
   return MakeError(absl::StatusCode::kNotFound, "", "UNKNOWN_PATH",
                    absl::StrCat("unknown path ", std::string(path), "; /docs lists the routes"));
+}
+
+absl::Status UnknownService(std::string_view name, std::span<const std::string> known) {
+  return MakeError(absl::StatusCode::kNotFound, "service", "UNKNOWN_SERVICE",
+                   absl::StrCat("is \"", std::string(name), "\"; this server has: ", absl::StrJoin(known, ", ")));
 }
 
 absl::Status OptionsOnLaterMessage() {

@@ -58,6 +58,7 @@ absl::Status DeadlineExceeded();
 absl::Status CallCancelled();
 // UNIMPLEMENTED:
 absl::Status NotOffered(std::string_view what);
+absl::Status UnknownMethod(std::string_view path);
 // NOT_FOUND:
 absl::Status UnknownModel(std::string_view field, std::string_view name, std::span<const std::string> known);
 // The profile of an alias MODEL:PROFILE is unknown.
@@ -77,7 +78,10 @@ absl::Status ProfileDoesNotFit(std::string_view field, std::string_view name, co
 // A request has both an alias and an extension.
 absl::Status ExtensionBesideAlias(std::string_view alias_field, std::string_view profile);
 absl::Status RequestTooLarge(uint64_t bytes, int64_t limit);
+// For vectors, whose size is known before the model runs.
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit);
+// For a message that is ready. `field` is that of the request that asks for so much; empty if it is not known.
+absl::Status AnswerTooLarge(std::string_view field, int64_t bytes, int64_t limit);
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit);
 // `path` is that of the message with the field; empty for the request itself.
 absl::Status UnknownFieldNumber(std::string_view path, int number);
@@ -113,6 +117,8 @@ absl::Status BadTimeout(std::string_view value);
 absl::Status MethodNotAllowed(std::string_view method, std::string_view path, std::string_view allowed);
 // NOT_FOUND:
 absl::Status UnknownPath(std::string_view path);
+// `known` are quoted names.
+absl::Status UnknownService(std::string_view name, std::span<const std::string> known);
 // INVALID_ARGUMENT, in EmbedStream:
 absl::Status OptionsOnLaterMessage();
 absl::Status MissingId();

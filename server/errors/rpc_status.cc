@@ -6,6 +6,7 @@
 #include "absl/time/time.h"
 #include "google/rpc/error_details.pb.h"
 #include "model/errors/errors.h"
+#include "model/text/utf8.h"
 #include "server/errors/errors.h"
 
 namespace longembed {
@@ -13,12 +14,14 @@ namespace longembed {
 google::rpc::Status ToRpcStatus(const absl::Status& status) {
   google::rpc::Status rpc;
   rpc.set_code(static_cast<int>(status.code()));  // absl's codes equal gRPC's.
-  rpc.set_message(std::string(status.message()));
+  // Protobuf's JSON would leave out bytes that are not UTF-8, which the path of an HTTP request may hold.
+  const std::string message = ReplaceInvalidUtf8(std::string(status.message()));
+  rpc.set_message(message);
   if (const std::string field = ErrorField(status); !field.empty()) {
     google::rpc::BadRequest bad_request;
     auto* violation = bad_request.add_field_violations();
     violation->set_field(field);
-    violation->set_description(std::string(status.message()));
+    violation->set_description(message);
     rpc.add_details()->PackFrom(bad_request);
   }
   if (const std::string reason = ErrorReason(status); !reason.empty()) {

@@ -77,7 +77,7 @@ void Exchange::Finish(absl::Status status) {
 
 absl::Status Exchange::Serialize() {
   const auto size = static_cast<int64_t>(response_->ByteSizeLong());
-  if (size > host_.max_response_bytes) return ResponseTooLarge(size, host_.max_response_bytes);
+  if (size > host_.max_response_bytes) return AnswerTooLarge("", size, host_.max_response_bytes);
   memory_->Correct(Memory::kPlans, 0);
   // The message takes what the arena has grown by, and its strings, which take no more than their serialized bytes.
   const int64_t message = static_cast<int64_t>(arena_->SpaceAllocated()) - request_space_ + size;

@@ -87,6 +87,7 @@ absl::Status GrpcServer::Start(const Services& services, Health& health, std::un
   intake_ = std::make_unique<ConnectionIntake>(builder, credentials_);
   builder.RegisterService(health_service_.get());
   for (grpc::Service* const service : services) builder.RegisterService(service);
+  builder.RegisterCallbackGenericService(&unknown_methods_);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) return absl::InternalError("gRPC cannot build the server");
   StartAccepting();

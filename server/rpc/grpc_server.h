@@ -21,6 +21,7 @@
 #include "server/rpc/health.h"
 #include "server/rpc/host_context.h"
 #include "server/rpc/stream_host.h"
+#include "server/rpc/unknown_methods.h"
 #include "server/security/certificates.h"
 
 namespace longembed {
@@ -58,6 +59,7 @@ class GrpcServer {
   const HostContext& context_;
   Health* health_ = nullptr;
   std::unique_ptr<HealthService> health_service_;
+  UnknownMethods unknown_methods_;
   std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<Acceptor> acceptor_;
   std::unique_ptr<ConnectionIntake> intake_;

@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/admission/fair_share.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
@@ -39,8 +40,9 @@ class HealthCheck final : public TypedOperation<HealthCheckRequest, HealthCheckR
   void Start(Done done) override {
     done_ = std::move(done);
     const std::optional<bool> serving = health_.IsServing(request_.service());
+    if (!serving.has_value()) return End(UnknownService(request_.service(), health_.services()));
     response_.set_status(StatusOf(serving));
-    End(serving.has_value() ? absl::OkStatus() : absl::NotFoundError("unknown service"));
+    End(absl::OkStatus());
   }
 
  private:
@@ -206,6 +208,13 @@ std::optional<bool> Health::IsServing(const std::string& service) const {
   return found->second;
 }
 
+std::vector<std::string> Health::services() const {
+  std::vector<std::string> names;
+  const MutexLock lock(mutex_);
+  for (const auto& [service, value] : serving_) names.push_back(absl::StrCat("\"", service, "\""));
+  return names;
+}
+
 bool Health::ended() const {
   const MutexLock lock(mutex_);
   return ended_;
@@ -260,6 +269,7 @@ absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string&
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60'000);
   port->intake_ = std::make_unique<ConnectionIntake>(builder, grpc::InsecureServerCredentials());
   builder.RegisterService(&port->service_);
+  builder.RegisterCallbackGenericService(&port->unknown_methods_);
   port->server_ = builder.BuildAndStart();
   if (port->server_ == nullptr) return absl::InternalError("the health port's server cannot be built");
   port->acceptor_->Start({.accept = [intake = port->intake_.get()](int descriptor) { intake->Take(descriptor); }});

@@ -19,6 +19,7 @@
 #include "server/net/acceptor.h"
 #include "server/rpc/connection_intake.h"
 #include "server/rpc/host_context.h"
+#include "server/rpc/unknown_methods.h"
 #include "system/mutex.h"
 
 namespace longembed {
@@ -55,6 +56,8 @@ class Health {
 
   // Returns nullopt if the service is unknown.
   std::optional<bool> IsServing(const std::string& service) const;
+  // Returns the names of all services, in quotes.
+  std::vector<std::string> services() const;
   bool ended() const;
   std::string loading() const;
   // Adds a watcher of a client. Errors: RESOURCE_EXHAUSTED if there are too many, or if the client has its fair share
@@ -113,6 +116,7 @@ class HealthPort {
   std::unique_ptr<Acceptor> acceptor_;
   std::unique_ptr<ConnectionIntake> intake_;
   HealthService service_;
+  UnknownMethods unknown_methods_;
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -8,6 +8,7 @@
 #include <grpcpp/support/proto_buffer_reader.h>
 #include <grpcpp/support/proto_buffer_writer.h>
 
+#include <limits>
 #include <map>
 #include <optional>
 
@@ -87,7 +88,8 @@ class WireCheck {
 
  private:
   absl::Status CheckField(const FieldDescriptor& field, int depth, const std::string& path, int index);
-  absl::Status CountNumbers(const FieldDescriptor& field, int bytes);
+  absl::Status CheckNumber(const FieldDescriptor& field, uint32_t tag, const std::string& path);
+  absl::Status CheckNumbers(const FieldDescriptor& field, int bytes, const std::string& path);
   absl::Status Malformed() const { return MalformedRequest("message"); }
 
   google::protobuf::io::CodedInputStream& in_;
@@ -101,6 +103,19 @@ bool Fits(const FieldDescriptor& field, google::protobuf::internal::WireFormatLi
   return type == own || (field.is_packable() && type == WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
 }
 
+// Returns whether a number on the wire is one of the field's type. Protobuf would silently cut it to 32 bits.
+bool InRange(const FieldDescriptor& field, uint64_t value) {
+  switch (field.type()) {
+    case FieldDescriptor::TYPE_UINT32:
+      return value <= std::numeric_limits<uint32_t>::max();
+    case FieldDescriptor::TYPE_INT32:
+    case FieldDescriptor::TYPE_ENUM:
+      return static_cast<int64_t>(value) == static_cast<int32_t>(value);
+    default:
+      return true;
+  }
+}
+
 absl::Status WireCheck::Check(const Descriptor& type, int depth, const std::string& path) {
   using google::protobuf::internal::WireFormatLite;
   if (depth == 0) return Malformed();
@@ -110,8 +125,7 @@ absl::Status WireCheck::Check(const Descriptor& type, int depth, const std::stri
     const FieldDescriptor* const field = type.FindFieldByNumber(number);
     if (field == nullptr || !Fits(*field, WireFormatLite::GetTagWireType(tag))) return UnknownFieldNumber(path, number);
     if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_LENGTH_DELIMITED) {
-      if (!WireFormatLite::SkipField(&in_, tag)) return Malformed();
-      if (field->is_repeated()) ++counts_[field];
+      RETURN_IF_ERROR(CheckNumber(*field, tag, path));
       continue;
     }
     const int index = field->is_repeated() && !field->is_packable() ? seen[number]++ : -1;
@@ -120,10 +134,21 @@ absl::Status WireCheck::Check(const Descriptor& type, int depth, const std::stri
   return absl::OkStatus();
 }
 
+absl::Status WireCheck::CheckNumber(const FieldDescriptor& field, uint32_t tag, const std::string& path) {
+  using google::protobuf::internal::WireFormatLite;
+  if (field.is_repeated()) ++counts_[&field];
+  if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_VARINT) {
+    return WireFormatLite::SkipField(&in_, tag) ? absl::OkStatus() : Malformed();
+  }
+  uint64_t value = 0;
+  if (!in_.ReadVarint64(&value)) return Malformed();
+  return InRange(field, value) ? absl::OkStatus() : UnknownFieldNumber(path, field.number());
+}
+
 absl::Status WireCheck::CheckField(const FieldDescriptor& field, int depth, const std::string& path, int index) {
   int size = 0;
   if (!in_.ReadVarintSizeAsInt(&size)) return Malformed();
-  if (field.is_packable()) return CountNumbers(field, size);
+  if (field.is_packable()) return CheckNumbers(field, size, path);
   if (field.is_repeated()) ++counts_[&field];
   if (field.type() != FieldDescriptor::TYPE_MESSAGE) return in_.Skip(size) ? absl::OkStatus() : Malformed();
   const auto outer = in_.PushLimit(size);
@@ -134,11 +159,12 @@ absl::Status WireCheck::CheckField(const FieldDescriptor& field, int depth, cons
 }
 
 // Counts packed numbers, which may have one byte each on the wire and have four or eight in memory.
-absl::Status WireCheck::CountNumbers(const FieldDescriptor& field, int bytes) {
+absl::Status WireCheck::CheckNumbers(const FieldDescriptor& field, int bytes, const std::string& path) {
   const auto outer = in_.PushLimit(bytes);
   int64_t numbers = 0;
   for (uint64_t value = 0; in_.BytesUntilLimit() > 0; ++numbers) {
     if (!in_.ReadVarint64(&value)) return Malformed();
+    if (!InRange(field, value)) return UnknownFieldNumber(path, field.number());
   }
   in_.PopLimit(outer);
   counts_[&field] += numbers;
@@ -180,14 +206,12 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, goog
   return absl::OkStatus();
 }
 
-void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& message) {
+namespace {
+
+// Reads the scalars as ReadScalars does. Returns false if the bytes are not well-formed up to their end.
+bool ReadScalarsFrom(google::protobuf::io::CodedInputStream& in, google::protobuf::Message& message) {
   using google::protobuf::internal::WireFormatLite;
   constexpr int kMaxString = 1 << 10;
-  message.Clear();
-  grpc::ByteBuffer again(bytes);
-  grpc::ProtoBufferReader reader(&again);
-  if (!reader.status().ok()) return;
-  google::protobuf::io::CodedInputStream in(&reader);
   for (uint32_t tag = in.ReadTag(); tag != 0; tag = in.ReadTag()) {
     const FieldDescriptor* const field =
         message.GetDescriptor()->FindFieldByNumber(WireFormatLite::GetTagFieldNumber(tag));
@@ -196,16 +220,28 @@ void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& messa
     int size = 0;
     std::string text;
     if (single && field->type() == FieldDescriptor::TYPE_BOOL) {
-      if (!in.ReadVarint64(&number)) return;
+      if (!in.ReadVarint64(&number)) return false;
       message.GetReflection()->SetBool(&message, field, number != 0);
     } else if (single && field->type() == FieldDescriptor::TYPE_STRING) {
-      if (!in.ReadVarintSizeAsInt(&size)) return;
-      if (size > kMaxString ? !in.Skip(size) : !in.ReadString(&text, size)) return;
+      if (!in.ReadVarintSizeAsInt(&size)) return false;
+      if (size > kMaxString ? !in.Skip(size) : !in.ReadString(&text, size)) return false;
       if (!FirstInvalidUtf8Byte(text).has_value()) message.GetReflection()->SetString(&message, field, text);
     } else if (!WireFormatLite::SkipField(&in, tag)) {
-      return;
+      return false;
     }
   }
+  return in.ConsumedEntireMessage();
+}
+
+}  // namespace
+
+void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& message) {
+  message.Clear();
+  grpc::ByteBuffer again(bytes);
+  grpc::ProtoBufferReader reader(&again);
+  if (!reader.status().ok()) return;
+  google::protobuf::io::CodedInputStream in(&reader);
+  if (!ReadScalarsFrom(in, message)) message.Clear();
 }
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message) {

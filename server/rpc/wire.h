@@ -21,11 +21,13 @@ inline constexpr int64_t kMaxNumbers = 1 << 22;
 
 // Parses `bytes` into `message`. Errors (INVALID_ARGUMENT): REQUEST_TOO_LARGE; TOO_MANY_ELEMENTS and UNKNOWN_FIELD,
 // which are found before memory is allocated (protobuf would keep unknown fields, at a hundred bytes each, and the
-// answer would ignore them); MALFORMED_REQUEST; and INVALID_UTF8, which names the field and the byte.
+// answer would ignore them; it would cut numbers beyond their type to 32 bits); MALFORMED_REQUEST; and INVALID_UTF8,
+// which names the field and the byte.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message);
 
-// Reads flags and short strings at the top level of bytes that ParseMessage rejected, as far as possible, and leaves
-// all other fields empty. So an error can be returned under the message's id.
+// Reads flags and short strings at the top level of bytes that ParseMessage rejected, and leaves all other fields
+// empty. So an error can be returned under the message's id. Leaves the whole message empty if the bytes are not
+// well-formed up to their end: an id without its more_parts would be misleading.
 void ReadScalars(const grpc::ByteBuffer& bytes, google::protobuf::Message& message);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message);

@@ -319,6 +319,24 @@ def test_two_fields_of_which_at_most_one_may_be_set_are_named(web):
     assert error["message"] == "inputs[0].text: cannot be set beside token_ids"
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "path, fields",
+    [
+        ("/longembed/v1/embed", {"inputs": [{"text": TEXT}]}),
+        ("/v1/embeddings", {"input": TEXT}),
+        ("/embed", {"inputs": TEXT}),
+        ("/v2/embed", {"texts": [TEXT], "model": MODEL, "input_type": "search_query"}),
+    ],
+)
+def test_a_key_of_any_length_has_a_short_error(web, path, fields, times):
+    """The error names an unknown or repeated key several times, in memory that no limit counts."""
+    key = "é" * 100_000
+    answer = web.post(path, (json.dumps(fields)[:-1] + f', "{key}": 1' * times + "}").encode())
+    assert 400 <= answer.status < 500 and len(answer.body) < 5000, answer.body[:1000]
+    assert "éé..." in answer.body.decode()
+
+
 # --------------------------------------------------------------------------------------------------------- over every dialect
 
 
@@ -392,7 +410,8 @@ def test_headers_that_are_not_utf8_are_refused(web, path, header):
 
 @pytest.mark.parametrize("path", ["/%ff", "/v1/models/%ff", "/longembed/v1/models/%c3"])
 def test_paths_that_are_not_utf8_are_unknown(web, path):
-    assert web.get(path).status == 404 and web.get("/health").status == 200
+    answer = web.get(path)
+    assert answer.status == 404 and "\ufffd" in answer.body.decode() and web.get("/health").status == 200
 
 
 def test_an_answer_beyond_the_limit_is_refused_before_the_model_runs(web):

@@ -435,11 +435,50 @@ def test_a_broken_config_is_reported_and_changes_nothing(tmp_path, pb):
     assert "draining" not in running.log.read_text()
 
 
+def test_a_number_beyond_its_type_is_refused(channel, pb):
+    """Protobuf would cut 2^32 + 4 to 4."""
+    beyond = b"\x84\x80\x80\x80\x10"
+    max_tokens, ids = b"\x0a\x06\x78" + beyond + b"\x12\x05\x0a\x03a b", b"\x12\x09\x12\x07\x0a\x05" + beyond
+    assert pb[0].EmbedRequest.FromString(max_tokens).options.max_tokens == pb[0].EmbedRequest.FromString(ids).inputs[0].token_ids.ids[0] == 4
+    for request, field in ((max_tokens, "options: "), (ids, "inputs[0].token_ids: ")):
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary("/longembed.v1.EmbeddingService/Embed")(request)
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and error.value.details().startswith(field)
+        assert details(error.value)[error_details_pb2.ErrorInfo].reason == "UNKNOWN_FIELD"
+
+
+def test_a_streamed_answer_that_is_too_large_fails_alone(tmp_path, pb):
+    """Its 680 vectors of 1,536 bytes are within the limit, and the message around them is not."""
+    messages, stubs = pb
+    running = start_server(tmp_path, ["e5-small-v2"], "limits: {max_response_bytes: 1048576}\n")
+    options = {"output": "SPAN_VECTORS", "spans": {"every_tokens": {"tokens": 1}}, "extension": {"windows": {"tokens": 64}}}
+    texts = {"before": "hi", "large": "a " * 680, "after": "hi"}
+    requests = [messages.EmbedStreamRequest(id=name, input=messages.Input(text=text)) for name, text in texts.items()]
+    requests[0].options.CopyFrom(messages.EmbedOptions(**options))
+    with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        answers = {answer.id: answer.result for answer in stubs.EmbeddingServiceStub(channel).EmbedStream(iter(requests), timeout=60)}
+    assert running.stop() == 0
+    assert "the limit of an answer is 1048576" in answers.pop("large").error.message
+    assert [len(answer.embeddings) for answer in answers.values()] == [1, 1]
+
+
+def test_a_method_that_is_not_there_is_named(channel):
+    """gRPC itself would say nothing."""
+    for path in ("/longembed.v1.EmbeddingService/EmbedAll", "/longembed.v2.EmbeddingService/Embed", "/grpc.health.v1.Health/List"):
+        calls = [lambda path=path: channel.unary_unary(path)(b""), lambda path=path: list(channel.stream_stream(path)(iter([b""] * 3)))]
+        for call in calls:
+            with pytest.raises(grpc.RpcError) as error:
+                call()
+            assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED and path in error.value.details()
+            assert details(error.value)[error_details_pb2.ErrorInfo].reason == "UNKNOWN_METHOD"
+
+
 def test_what_is_not_offered_is_counted(server, channel):
     for method in ("Predict/PredictPair", "Rerank/Rerank", "Embed/EmbedSparse"):
         with pytest.raises(grpc.RpcError) as error:
             channel.unary_unary(f"/tei.v1.{method}")(b"")
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert details(error.value)[error_details_pb2.ErrorInfo].reason == "NOT_OFFERED"
     with pytest.raises(grpc.RpcError):
         channel.stream_unary("/tei.v1.Rerank/RerankStream")(iter([]))
     for method in ("PredictPair", "Rerank", "RerankStream", "EmbedSparse"):
@@ -476,6 +515,7 @@ def test_health_has_a_port_of_its_own(tmp_path):
         with pytest.raises(grpc.RpcError) as error:
             channel.unary_unary("/longembed.v1.EmbeddingService/ListModels")(b"")
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert "no method /longembed.v1.EmbeddingService/ListModels" in error.value.details()
     assert running.stop() == 0
 
 

@@ -187,6 +187,23 @@ def test_info(tei):
     assert info.max_input_length == 512 and info.max_batch_tokens > 0 and info.tokenization_workers > 0 and info.version
 
 
+def test_errors_name_the_fields_of_tei(tei):
+    """Those of longembed.v1, such as inputs[0] and options.dimensions, are not in TEI's requests."""
+    pb, long = tei.pb, "word " * 600
+    calls = [
+        ("inputs: has 602 tokens", lambda: tei.embed.Embed(pb.EmbedRequest(inputs=long))),
+        ("inputs: has 602 tokens", lambda: tei.embed.EmbedAll(pb.EmbedAllRequest(inputs=long))),
+        ("inputs: has 602 tokens", lambda: list(tei.embed.EmbedStream(iter([pb.EmbedRequest(inputs=long)])))),
+        ("dimensions: is 0", lambda: tei.embed.Embed(pb.EmbedRequest(inputs="x", dimensions=0))),
+        ("inputs: has 10", lambda: tei.tokenize.Tokenize(pb.EncodeRequest(inputs="a " * 1_100_000))),
+    ]
+    for message, call in calls:
+        with pytest.raises(grpc.RpcError) as error:
+            call()
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert error.value.details().startswith(message) and "options." not in error.value.details()
+
+
 def test_what_is_not_offered_says_so(tei):
     pb = tei.pb
     calls = [
@@ -212,7 +229,7 @@ def test_several_models_and_none_named_serve_no_tei(tmp_path):
         assert "tei.v1 needs tei.model" in server.log.read_text()
         with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as error:
             pb_grpc.InfoStub(channel).Info(pb.InfoRequest())
-        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED and "/tei.v1.Info/Info" in error.value.details()
     finally:
         server.stop()
 

@@ -43,7 +43,7 @@ absl::Status JsonDialect::Serialize(const google::protobuf::Message& request, co
   std::string text;
   Write(request, message, text);
   const auto size = static_cast<int64_t>(text.size());
-  if (size > max_bytes) return ResponseTooLarge(size, max_bytes);
+  if (size > max_bytes) return AnswerTooLarge("", size, max_bytes);
   bytes = ToBytes(std::move(text));
   headers_ = HeadersFor(message);
   return absl::OkStatus();

@@ -67,6 +67,8 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   void Reject(const absl::Status& status, Done done) override {
     done_ = std::move(done);
     if (state_->model == nullptr || request_.id().empty()) return End(status);
+    // Otherwise the parts so far would be dropped, and the next ones would be taken for the whole text.
+    if (const absl::Status order = CheckOrder(); !order.ok()) return End(order);
     response_.set_id(request_.id());
     const bool whole = !state_->in_parts && !request_.more_parts();
     const bool passed_over = IsPassedOver();
@@ -118,12 +120,17 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
   // Returns whether the message is a part of a text whose error has been answered.
   bool IsPassedOver() const { return state_->in_parts && state_->failed && request_.id() == state_->id; }
 
+  // Checks that no other text begins before the last part of one.
+  absl::Status CheckOrder() const {
+    const bool interrupts = state_->in_parts && request_.id() != state_->id;
+    return interrupts ? PartsInterrupted(state_->id, request_.id()) : absl::OkStatus();
+  }
+
   // Checks the id and the order of parts. Its errors end the stream.
   absl::Status CheckPart() const {
-    const StreamState& stream = *state_;
     if (request_.id().empty()) return MissingId();
-    if (stream.in_parts && request_.id() != stream.id) return PartsInterrupted(stream.id, request_.id());
-    const bool part = stream.in_parts || request_.more_parts();
+    if (const absl::Status order = CheckOrder(); !order.ok()) return order;
+    const bool part = state_->in_parts || request_.more_parts();
     return part && !request_.input().has_text() ? PartsNeedText() : absl::OkStatus();
   }
 
@@ -191,7 +198,16 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     response_.set_prompt(options.input.prompt);
     response_.set_recipe(options.recipe);
     FillTiming(*answer, context_.clock.Now() - call_.arrival, *response_.mutable_timing());
-    End(absl::OkStatus());
+    EndWithAnswer();
+  }
+
+  // Ends the operation with its response. One that is too large fails alone here; later it would end the stream.
+  void EndWithAnswer() {
+    const auto bytes = static_cast<int64_t>(response_.ByteSizeLong());
+    if (bytes <= context_.limits.max_response_bytes) return End(absl::OkStatus());
+    response_.Clear();
+    response_.set_id(request_.id());
+    EndInput(AnswerTooLarge("input", bytes, context_.limits.max_response_bytes));
   }
 
   // Ends the operation with the input's error as its answer. If `status` is OK, this was a part, which has no answer.

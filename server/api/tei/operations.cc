@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "model/errors/errors.h"
 #include "model/text/utf8.h"
 #include "server/api/longembed/request_converter.h"
@@ -52,6 +53,23 @@ absl::StatusOr<Truncate> TruncateOf(bool truncate, int direction) {
   return direction == tei::v1::TRUNCATION_DIRECTION_RIGHT ? Truncate::kEnd : Truncate::kStart;
 }
 
+// Returns the status with another code and message, and the same payloads.
+absl::Status Reworded(const absl::Status& status, absl::StatusCode code, absl::string_view message) {
+  absl::Status reworded(code, message);
+  status.ForEachPayload(
+      [&reworded](absl::string_view type, const absl::Cord& payload) { reworded.SetPayload(type, payload); });
+  return reworded;
+}
+
+// Names fields and remedies as tei.v1 does, whose requests hold one text and no options of longembed.v1.
+absl::Status InTei(const absl::Status& status) {
+  const absl::Status renamed = RenameField(RenameField(status, "inputs[0]", "inputs"), "options.", "");
+  return Reworded(
+      renamed, renamed.code(),
+      absl::StrReplaceAll(renamed.message(), {{"(options.extension)", "(tei.profile of the server's config)"},
+                                              {"options.truncate END or START", "truncate"}}));
+}
+
 // --------------------------------------------------------------------------------------------------------- operations
 
 // Shared code of Embed, EmbedAll and EmbedSparse: the scheduler encodes one text.
@@ -64,7 +82,7 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
   void Start(Operation::Done done) override {
     this->done_ = std::move(done);
     absl::StatusOr<EmbedParams> params = MakeParams();
-    if (!params.ok()) return this->End(params.status());
+    if (!params.ok()) return this->End(InTei(params.status()));
     embed_ = EmbedCall::Start(context_.model, context_.pool, context_.clock, *std::move(params),
                               [this](absl::StatusOr<EmbedAnswer> answer) { Answer(std::move(answer)); });
   }
@@ -123,7 +141,7 @@ class TeiEncode : public TypedOperation<RequestType, ResponseType> {
   }
 
   void Answer(absl::StatusOr<EmbedAnswer> answer) {
-    if (!answer.ok()) return this->End(answer.status());
+    if (!answer.ok()) return this->End(InTei(answer.status()));
     const EmbeddedInput& input = *answer->results.front();
     const absl::Status filled = WithinMemory([&] {
       FillResponse(input);
@@ -236,8 +254,10 @@ class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
     RETURN_IF_ERROR(call_.memory.HoldMore(Memory::kRequests, bytes));
     const int64_t limit = context_.limits.max_tokens_per_input;
     const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
-    if (!tokens.ok()) return tokens.status();
-    if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
+    if (!tokens.ok()) return AtField(tokens.status(), "inputs");
+    if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) {
+      return AtField(TooManyTokens(count, limit), "inputs");
+    }
     // Memory of a token's message, without its text.
     constexpr int64_t kBytesPerToken = 2 * sizeof(tei::v1::SimpleToken);
     const auto held = static_cast<int64_t>(tokens->ids.size()) * kBytesPerToken;
@@ -418,10 +438,7 @@ absl::StatusOr<std::string> TeiPrompt(const TeiContext& context, const std::stri
 absl::Status ToTeiStatus(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
   if (absl::IsInternal(status) || reason == "TOKENIZER_FAILED" || reason == "OUT_OF_MEMORY") {
-    absl::Status failed(absl::StatusCode::kFailedPrecondition, status.message());
-    status.ForEachPayload(
-        [&failed](absl::string_view type, const absl::Cord& payload) { failed.SetPayload(type, payload); });
-    return failed;
+    return Reworded(status, absl::StatusCode::kFailedPrecondition, status.message());
   }
   return status;
 }

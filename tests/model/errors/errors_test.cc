@@ -49,6 +49,18 @@ TEST(ErrorsTest, LongNamesAreCutBetweenTwoCharacters) {
   EXPECT_EQ(AtField(UnknownPrompt("name", name, {}), "inputs[1]").message(), "inputs[1]." + once);
 }
 
+// A key of 8 MB in the JSON of a request was answered with 25 MB, which no limit counted.
+TEST(ErrorsTest, LongFieldsAreCut) {
+  std::string key = "options.";
+  while (key.size() < 100'000) key += "\u00e9";
+  const absl::Status status = InvalidUtf8(key, 7);
+  EXPECT_LE(ErrorField(status).size(), 200u);
+  EXPECT_THAT(ErrorField(status), ::testing::StartsWith("options.\u00e9"));
+  EXPECT_THAT(ErrorField(status), ::testing::EndsWith("\u00e9..."));
+  EXPECT_EQ(status.message(), ErrorField(status) + ": is not valid UTF-8, first at byte 7");
+  EXPECT_LE(ErrorField(AtField(InvalidUtf8(std::string(100'000, 'x'), 7), "inputs[1]")).size(), 200u);
+}
+
 TEST(ErrorsTest, StatusesMadeElsewhereHaveNoField) {
   EXPECT_EQ(ErrorField(absl::InternalError("x")), "");
   EXPECT_EQ(ErrorReason(absl::OkStatus()), "");

@@ -214,6 +214,30 @@ TEST_F(EmbedStreamTest, ATextBeyondTheLimitOfItsPartsFailsAlone) {
   EXPECT_FALSE(answers.at("after").result().has_error());
 }
 
+// The vectors of the text fit the limit, but not the whole answer: the stream ended, and so did any that sent the text
+// again.
+TEST_F(EmbedStreamTest, AnAnswerThatIsTooLargeFailsAlone) {
+  FakeServer::Options options = Options(absl::Minutes(10));
+  options.config.limits.max_response_bytes = 450;
+  FakeServer server(options);
+  const auto stub = v1::EmbeddingService::NewStub(server.Connect());
+  const auto stream = stub->EmbedStream(&context_);
+  v1::EmbedStreamRequest first = FirstMessage("before", "a");
+  first.mutable_options()->set_output(v1::EmbedOptions::SPAN_VECTORS);
+  first.mutable_options()->mutable_spans()->mutable_every_tokens()->set_tokens(1);
+  first.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(6);
+  stream->Write(first);
+  stream->Write(Message("large", "a a a a a a a a a a a a a a a a a a a"));  // 19 vectors of 16 bytes.
+  stream->Write(Message("after", "a"));
+  stream->WritesDone();
+  const auto answers = ReadAll(*stream);
+  EXPECT_TRUE(stream->Finish().ok());
+  ASSERT_EQ(answers.size(), 3u);
+  EXPECT_THAT(answers.at("large").result().error().message(), HasSubstr("input: the answer would have "));
+  EXPECT_FALSE(answers.at("before").result().has_error());
+  EXPECT_FALSE(answers.at("after").result().has_error());
+}
+
 class RawEmbedStreamTest : public EmbedStreamTest {
  protected:
   using Raw = grpc::ClientReaderWriter<grpc::ByteBuffer, v1::EmbedStreamResponse>;
@@ -275,6 +299,30 @@ TEST_F(RawEmbedStreamTest, ATextWithSeveralInvalidPartsFailsOnce) {
   ASSERT_EQ(answers.size(), 3u);
   EXPECT_TRUE(answers.at("long").result().has_error());
   EXPECT_FALSE(answers.at("1").result().has_error());
+}
+
+// The second half would be embedded as if it were the whole text.
+TEST_F(RawEmbedStreamTest, AnInvalidMessageBetweenTwoPartsEndsTheStream) {
+  for (const std::string& between : {Unknown("other"), Broken("other"), Broken("other", /*more_parts=*/true)}) {
+    const auto [answers, status] =
+        Send({FirstMessage("0", "a").SerializeAsString(), Message("long", "a ", true).SerializeAsString(), between,
+              Message("long", "b").SerializeAsString()});
+    EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr("is \"other\", but the last part of \"long\" has not come"));
+    ASSERT_EQ(answers.size(), 1u);
+    EXPECT_TRUE(answers.contains("0"));
+  }
+}
+
+TEST_F(RawEmbedStreamTest, ATornPartEndsTheStream) {
+  std::string torn = Message("long", "a b c", true).SerializeAsString();
+  torn.resize(torn.size() - 4);  // Within the text, before more_parts.
+  const auto [answers, status] =
+      Send({FirstMessage("0", "a").SerializeAsString(), torn, Message("long", "b").SerializeAsString()});
+  EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("not a well-formed"));
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_TRUE(answers.contains("0"));
 }
 
 // Messages that were read before the end of the stream must be answered first, whatever ends the stream.

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 
 #include "absl/strings/str_cat.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 #include "model/errors/errors.h"
 #include "tei/v1/tei.grpc.pb.h"
 #include "tests/server/api/service_test.h"
@@ -46,6 +48,31 @@ TEST_F(TeiTest, TheServersFaultHasTeisCodeForTheClientOnly) {
                 HasSubstr(absl::StrCat("longembed_requests_total{code=\"INTERNAL\",method=\"", method,
                                        "\",model=\"fake\"} 1")));
   }
+}
+
+// Errors of longembed.v1 name fields and remedies that tei.v1 does not have.
+TEST_F(TeiTest, ErrorsNameTheFieldsOfTei) {
+  const auto refused = [this](const tei::v1::EmbedRequest& request) {
+    grpc::ClientContext context;
+    tei::v1::EmbedResponse response;
+    const grpc::Status status = tei_->Embed(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
+    google::rpc::Status details;
+    google::rpc::BadRequest bad;
+    EXPECT_TRUE(details.ParseFromString(status.error_details()) && details.details(0).UnpackTo(&bad));
+    EXPECT_EQ(status.error_message(), bad.field_violations(0).description());
+    EXPECT_THAT(status.error_message(), ::testing::Not(HasSubstr("options.")));
+    return std::pair(bad.field_violations(0).field(), status.error_message());
+  };
+  std::string text;
+  for (int i = 0; i < 30; ++i) text += "a ";
+  const auto [field, message] = refused(TeiRequest(text));
+  EXPECT_EQ(field, "inputs");
+  EXPECT_THAT(message, ::testing::StartsWith("inputs: has "));
+  EXPECT_THAT(message, HasSubstr("Windows (tei.profile of the server's config) take any length; truncate cuts it"));
+  tei::v1::EmbedRequest cut = TeiRequest("a");
+  cut.set_dimensions(5);
+  EXPECT_EQ(refused(cut).first, "dimensions");
 }
 
 // Decoding takes much more memory than the ids and the text.

@@ -101,6 +101,9 @@ TEST_F(WiringTest, AnAnswerThatIsTooLargeIsRefusedByEveryMethod) {
   EXPECT_EQ(reason(ExplainMethod(server.api()), explain), "RESPONSE_TOO_LARGE");
   EXPECT_EQ(reason(TokenizeMethod(server.api()), tokenize), "RESPONSE_TOO_LARGE");
   EXPECT_EQ(reason(ListModelsMethod(server.api()), v1::ListModelsRequest()), "RESPONSE_TOO_LARGE");
+  // Neither are there "inputs" in this request, nor vectors in its answer.
+  EXPECT_THAT(std::string(HostedCall(server, TokenizeMethod(server.api()), tokenize).Status().message()),
+              ::testing::StartsWith("the answer would have "));
   EXPECT_EQ(server.ledger().bytes(), 0);
 }
 

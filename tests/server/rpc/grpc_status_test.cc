@@ -45,6 +45,15 @@ TEST(GrpcStatusTest, OverloadCarriesRetryInfo) {
   EXPECT_EQ(retry.retry_delay().nanos(), 250000000);
 }
 
+// The path of an HTTP request names a model by any bytes, and strings of protobuf hold UTF-8 only.
+TEST(GrpcStatusTest, BytesThatAreNotUtf8AreReplaced) {
+  const google::rpc::Status status = ToRpcStatus(UnknownModel("model", "\xff", {}));
+  EXPECT_EQ(status.message(), "model: is \"\uFFFD\"; this server has: ");
+  google::rpc::BadRequest bad_request;
+  ASSERT_TRUE(Unpack(status, bad_request));
+  EXPECT_EQ(bad_request.field_violations(0).description(), status.message());
+}
+
 TEST(GrpcStatusTest, OkIsOk) { EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok()); }
 
 }  // namespace

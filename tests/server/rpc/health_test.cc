@@ -61,7 +61,10 @@ TEST_F(HealthTest, AServiceThatIsNotThereIsUnknown) {
   HealthCheckRequest request;
   request.set_service("nobody");
   HealthCheckResponse response;
-  EXPECT_EQ(stub_->Check(&context, request, &response).error_code(), grpc::StatusCode::NOT_FOUND);
+  const grpc::Status status = stub_->Check(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(status.error_message(), HasSubstr("service: is \"nobody\"; this server has: \"\", "));
+  EXPECT_THAT(status.error_message(), HasSubstr("\"longembed.v1.EmbeddingService\""));
 }
 
 TEST_F(HealthTest, AWatchIsOnTheLedgerAndInTheMetrics) {

@@ -113,6 +113,31 @@ TEST(WireTest, AFieldOfAnotherTypeIsRefused) {
   EXPECT_EQ(ErrorReason(ParseMessage(Bytes(Field(2, 0, "\1")), 1000, parsed)), "UNKNOWN_FIELD");
 }
 
+// Protobuf would cut the number to 32 bits: 2^32 + 5 became 5. JSON refuses it, too.
+TEST(WireTest, NumbersBeyondTheirTypeAreRefused) {
+  v1::EmbedRequest parsed;
+  const auto varint = [](uint64_t value) {
+    std::string bytes;
+    for (; value >= 128; value >>= 7) bytes += static_cast<char>(value % 128 + 128);
+    return bytes + static_cast<char>(value);
+  };
+  const auto refused = [&parsed](const std::string& bytes, const std::string& field) {
+    const absl::Status status = ParseMessage(Bytes(bytes), 1000, parsed);
+    return ErrorReason(status) == "UNKNOWN_FIELD" && ErrorField(status) == field;
+  };
+  constexpr uint64_t kBeyond = (1ull << 32) + 5;
+  EXPECT_TRUE(refused(Nested(1, Field(7, 0, varint(kBeyond))), "options"));  // dimensions
+  EXPECT_TRUE(refused(Nested(1, Field(5, 0, varint(kBeyond))), "options"));  // truncate, an enum
+  EXPECT_TRUE(refused(Nested(1, Field(7, 0, varint(~0ull))), "options"));    // -1 of an int32
+  EXPECT_TRUE(refused(Nested(2, Nested(2, Field(1, 0, varint(kBeyond)))), "inputs[0].token_ids"));
+  EXPECT_TRUE(refused(Nested(2, Nested(2, Nested(1, varint(7) + varint(kBeyond)))), "inputs[0].token_ids"));
+  // The largest numbers, and an enum's -1, which is refused by its value.
+  for (const std::string& options : {Field(7, 0, varint((1ull << 32) - 1)), Field(5, 0, varint(~0ull))}) {
+    EXPECT_TRUE(ParseMessage(Bytes(Nested(1, options)), 1000, parsed).ok());
+  }
+  EXPECT_EQ(parsed.options().truncate(), -1);
+}
+
 // Protobuf accepts repeated numbers in packed and in unpacked form.
 TEST(WireTest, NumbersMayStandPackedOrOneByOne) {
   v1::EmbedRequest parsed;
@@ -135,6 +160,22 @@ TEST(WireTest, ReadsTheIdOfAnInvalidMessage) {
   EXPECT_FALSE(read.has_input());
   ReadScalars(Bytes("\xff\xff"), read);
   EXPECT_TRUE(read.id().empty());
+}
+
+// The id of a part without its more_parts would be taken for the last part of its text.
+TEST(WireTest, ReadsNothingOfAMessageThatIsTorn) {
+  v1::EmbedStreamRequest good, read;
+  good.set_id("seven");
+  good.mutable_input()->set_text("abc");
+  good.set_more_parts(true);
+  const std::string bytes = good.SerializeAsString();
+  for (const std::string& torn : {bytes.substr(0, bytes.size() - 1), bytes.substr(0, bytes.size() - 3),
+                                  bytes + std::string("\x0c"), bytes + std::string(1, '\0')}) {
+    EXPECT_FALSE(ParseMessage(Bytes(torn), 1000, read).ok());
+    ReadScalars(Bytes(torn), read);
+    EXPECT_TRUE(read.id().empty()) << read.ShortDebugString();
+    EXPECT_FALSE(read.more_parts());
+  }
 }
 
 TEST(WireTest, TooManyBytesAreRefusedBeforeParsing) {

@@ -19,6 +19,14 @@ type Client = EmbeddingServiceClient<Channel>;
 
 // The window vectors of a long text exceed the default limit of 4 MiB.
 const MAX_RECEIVE_BYTES: usize = 64 << 20;
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Gives a call a deadline that the server knows. `Endpoint::timeout` is known to the client alone.
+fn within<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(TIMEOUT);
+    request
+}
 
 fn text(content: &str) -> Option<Input> {
     Some(Input { content: Some(Content::Text(content.into())), ..Default::default() })
@@ -34,7 +42,7 @@ async fn embed(client: &mut Client) -> Result<(), Box<dyn Error>> {
         inputs: text("how long is the Nile?").into_iter().collect(),
         ..Default::default()
     };
-    let response = client.embed(request).await?.into_inner();
+    let response = client.embed(within(request)).await?.into_inner();
     let result = &response.results[0];
     println!("Embed: {}, {} dimensions, {} tokens", response.model, result.embeddings[0].values.len(), result.tokens);
     Ok(())
@@ -55,7 +63,7 @@ async fn embed_stream(client: &mut Client) -> Result<(), Box<dyn Error>> {
             ..Default::default()
         },
     ];
-    let mut answers = client.embed_stream(tokio_stream::iter(requests)).await?.into_inner();
+    let mut answers = client.embed_stream(within(tokio_stream::iter(requests))).await?.into_inner();
     while let Some(answer) = answers.message().await? {
         let result = answer.result.unwrap_or_default();
         match result.error {
@@ -70,7 +78,7 @@ async fn embed_stream(client: &mut Client) -> Result<(), Box<dyn Error>> {
 async fn refused(client: &mut Client) -> Result<(), Box<dyn Error>> {
     let long = "The Nile is about 6,650 km long. ".repeat(100);
     let request = EmbedRequest { inputs: text(&long).into_iter().collect(), ..Default::default() };
-    let status = match client.embed(Request::new(request)).await {
+    let status = match client.embed(within(request)).await {
         Ok(_) => return Err("the text was not refused".into()),
         Err(status) => status,
     };
@@ -84,7 +92,7 @@ async fn refused(client: &mut Client) -> Result<(), Box<dyn Error>> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::var("LONGEMBED_SERVER").unwrap_or_else(|_| "127.0.0.1:50051".into());
-    let channel = Endpoint::try_from(format!("http://{address}"))?.timeout(Duration::from_secs(60)).connect().await?;
+    let channel = Endpoint::try_from(format!("http://{address}"))?.connect_timeout(TIMEOUT).connect().await?;
     let mut client = EmbeddingServiceClient::new(channel).max_decoding_message_size(MAX_RECEIVE_BYTES);
     embed(&mut client).await?;
     embed_stream(&mut client).await?;

@@ -1,0 +1,21 @@
+#include "server/rpc/unknown_methods.h"
+
+#include "server/errors/errors.h"
+#include "server/rpc/grpc_status.h"
+
+namespace longembed {
+namespace {
+
+class Refusal final : public grpc::ServerGenericBidiReactor {
+ public:
+  explicit Refusal(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+grpc::ServerGenericBidiReactor* UnknownMethods::CreateReactor(grpc::GenericCallbackServerContext* context) {
+  return new Refusal(ToGrpcStatus(UnknownMethod(context->method())));  // Deletes itself in OnDone.
+}
+
+}  // namespace longembed
