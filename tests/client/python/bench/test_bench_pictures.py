@@ -232,6 +232,8 @@ def test_a_table_by_characters(one_set):
         one["by_length"] = [{"from": 100, "to": 2001, "queries": 400, "value": 0.25}, {"from": 2001, "to": 9001, "queries": 370, "value": 0.75}]
     text = report.markdown(one_set)
     assert "| method | 100 to 2,000 characters (400 queries) | 2,001 to 9,000 characters (370 queries) |" in text
+    one_set["slices"][0]["rows"][0]["by_length"][0]["queries"] = 1
+    assert "| method | 100 to 2,000 characters (1 query) |" in report.markdown(one_set)
     assert "| windows | 0.250 | 0.750 |" in text
 
 
