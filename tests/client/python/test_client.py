@@ -348,7 +348,7 @@ def test_what_is_local(server, local):
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_url_is_no_address(kind, monkeypatch):
+def test_a_url_is_not_an_address(kind, monkeypatch):
     with pytest.raises(ValueError, match="server is 'http://127.0.0.1:8080'; give HOST:PORT of gRPC"):
         kind("http://127.0.0.1:8080")
     monkeypatch.setenv("LONGEMBED_SERVER", "HTTPS://embed.example")

@@ -157,7 +157,7 @@ def test_a_heatmap_has_the_lengths_of_all_results():
 
 
 @pytest.mark.parametrize("name", ["from $5 to $6", "a $\\nothing$ known"])
-def test_dollar_signs_in_names_are_no_formula(name, tmp_path):
+def test_dollar_signs_in_names_are_not_formulas(name, tmp_path):
     """matplotlib takes what is between two of them for a formula, and raises an error for one that it does not know."""
     rows = [row("truncated", 0.3, seconds=0.2), row(name, 0.8), row(f"{name}, too", 0.9, 4.0)]
     places = {f"{name}, too": {"figure": name, name: name, "b": 1, "c": name}}
