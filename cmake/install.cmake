@@ -43,8 +43,8 @@ if(LONGEMBED_SERVER AND LONGEMBED_TORCH)
   install(TARGETS longembed-server)
   install(FILES ${PROJECT_SOURCE_DIR}/deploy/config.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR})
 endif()
-# Programs are linked with the run path that they are installed with. CMake pads another one with colons, which the loader takes for the folder where a program is started:
-# it would load libraries from there.
+# Links programs with the run path of the installed ones. CMake would pad a different run path of the build tree with colons. The loader takes an empty part for the current
+# folder, and would load libraries from there.
 foreach(program longembed longembed-server)
   if(TARGET ${program})
     set_property(TARGET ${program} PROPERTY BUILD_WITH_INSTALL_RPATH ON)

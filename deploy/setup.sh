@@ -88,7 +88,7 @@ alone() {
 debian_version() { sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release; }
 
 install_packages() {
-  # sudo passes no proxy on. A machine that has just started may be upgrading itself, under apt's lock.
+  # Passes the proxy on, which sudo would drop. Waits for apt's lock, which a machine that has just started may hold to upgrade itself.
   local missing=() package installed settings=(DEBIAN_FRONTEND=noninteractive) name wait='-o DPkg::Lock::Timeout=600'
   for name in http_proxy https_proxy; do [ -z "${!name-}" ] || settings+=("$name=${!name}"); done
   installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n${db:Status-Status} ${Package}:${Architecture}\n' "$@" 2>/dev/null || true)

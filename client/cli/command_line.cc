@@ -161,6 +161,12 @@ absl::Status FillConnection(const Raw& raw, Arguments& arguments) {
   const char* const from_environment = std::getenv("LONGEMBED_SERVER");
   if (from_environment != nullptr && *from_environment != '\0') arguments.client.server = from_environment;
   if (!raw.server.empty()) arguments.client.server = raw.server;
+  for (const char* const scheme : {"http://", "https://"}) {
+    if (!absl::StartsWithIgnoreCase(arguments.client.server, scheme)) continue;
+    return absl::InvalidArgumentError(absl::StrCat(raw.server.empty() ? "LONGEMBED_SERVER" : "--server", ": ",
+                                                   arguments.client.server,
+                                                   " is a URL; give HOST:PORT of gRPC, and --tls if it has TLS"));
+  }
   arguments.client.tls = raw.tls || !raw.root_certificates_file.empty() || !raw.client_certificate_file.empty();
   for (const auto& [file, content] : {std::pair{&raw.root_certificates_file, &arguments.client.root_certificates},
                                       std::pair{&raw.client_certificate_file, &arguments.client.client_certificate},
@@ -307,11 +313,12 @@ ProgramDescription CommandLine::Describe() const {
 
 int CommandLine::End(const CLI::ParseError& error, const std::vector<std::string>& words, const Streams& streams) {
   if (error.get_exit_code() != 0) {
-    const std::string why = ExplainMisuse(Describe(), words);
-    if (!why.empty()) return PrintError(absl::InvalidArgumentError(why), streams, kExitUsage);
+    std::string why = ExplainMisuse(Describe(), words);
+    if (why.empty()) why = absl::StrCat(error.what(), " (see longembed --help)");
+    return PrintError(absl::InvalidArgumentError(why), streams, kExitUsage);
   }
   std::ostringstream help;
-  if (app_.exit(error, help, streams.err) != 0) return kExitUsage;
+  app_.exit(error, help, streams.err);
   const absl::Status written = WriteOutput(help.str(), streams.out);
   return written.ok() ? kExitOk : PrintError(written, streams);
 }

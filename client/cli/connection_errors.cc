@@ -32,6 +32,8 @@ constexpr struct {
      "closed the connection: it may ask for --client-certificate and --client-key, or not speak TLS"},
     {"Socket closed", When::kPlaintext, "closed the connection: if it speaks TLS, add --tls"},
     {"Connection reset", When::kPlaintext, "closed the connection: if it speaks TLS, add --tls"},
+    {"http1.x server", When::kAlways,
+     "speaks HTTP/1.1, not gRPC: give the port of gRPC, which is `listen` in the server's config"},
     {"Connection refused", When::kAlways, "refuses the connection: is the server running, and is --server right?"},
     {"DNS resolution failed", When::kAlways, "has a host name that is not known: is --server right?"},
 };

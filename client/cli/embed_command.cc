@@ -103,7 +103,18 @@ absl::Status CannotBeWritten(const std::string& file) {
   return absl::InvalidArgumentError(absl::StrCat("--out: ", file, " cannot be written: ", std::strerror(errno)));
 }
 
-bool IsMatrix(const std::string& file) { return absl::EndsWith(file, ".npy"); }
+bool IsMatrix(const std::string& file) { return absl::EndsWithIgnoreCase(file, ".npy"); }
+
+// Refuses names of formats that would otherwise be given to JSON lines.
+absl::Status CheckFormat(const std::string& file) {
+  for (const char* const format : {".parquet", ".npz"}) {
+    if (!absl::EndsWithIgnoreCase(file, format)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("--out: ", file, ": ", format,
+                                                   " files are not written; write .npy, or JSON lines to convert "
+                                                   "(client/README.md shows how)"));
+  }
+  return absl::OkStatus();
+}
 
 // Returns the file of JSON lines next to a matrix.
 std::string LinesFile(const std::string& matrix) { return absl::StrCat(matrix, ".jsonl"); }
@@ -118,6 +129,7 @@ std::vector<std::string> InputFiles(const TextSource& source) {
 
 // Checks --out against the other arguments. Errors: INVALID_ARGUMENT.
 absl::Status CheckOut(const Arguments& arguments) {
+  RETURN_IF_ERROR(CheckFormat(arguments.out_file));
   if (arguments.resume && arguments.text_output) {
     return absl::InvalidArgumentError("--resume: cannot be combined with --output text, which has no ids to find");
   }

@@ -96,7 +96,7 @@ void WriteModelText(const v1::Model& model, std::ostream& out) {
   out << "  extensions: " << absl::StrJoin(model.methods(), ", ") << "\n";
   if (model.has_recommended_extension()) out << "  recommended: " << Compact(model.recommended_extension()) << "\n";
   if (model.has_recommended_multi_vector_extension()) {
-    out << "  recommended for a vector a window: " << Compact(model.recommended_multi_vector_extension()) << "\n";
+    out << "  recommended for one vector per window: " << Compact(model.recommended_multi_vector_extension()) << "\n";
   }
   for (const auto& [name, value] : model.recommendation_evidence()) {
     out << absl::StrFormat("    %s: %s\n", name, value);

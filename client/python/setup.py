@@ -31,7 +31,7 @@ def generate_messages(protos: Path, scratch: Path) -> None:
 
 
 def refuse_incomplete() -> None:
-    """Refuses a copy of this folder without the rest of the repository, of which a package without messages would be built."""
+    """Refuses a copy of this folder without the rest of the repository: its package would lack the messages."""
     missing = [name for name in GENERATED if not (PACKAGE / name).exists()]
     if missing:
         raise SystemExit(

@@ -63,7 +63,7 @@ class _Page(HTMLParser):
         self._skipping: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
-        if self._skipping == ["head"] and tag not in WITHIN_HEAD:  # HTML allows to leave out </head>.
+        if self._skipping == ["head"] and tag not in WITHIN_HEAD:  # HTML allows </head> to be left out.
             self._skipping.clear()
         if tag in SKIPPED:
             self._skipping.append(tag)

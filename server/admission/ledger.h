@@ -10,9 +10,9 @@
 // exceed the limit, and one that holds all of its client's bytes may exceed the share, because other limits bound a
 // single call.
 //
-// A health check must be answered even if there is no room. Its charges are exempt: they count, but find room beyond
-// the limit, up to kExemptBytes for all of them together and a fair share of that for each client. Beyond this they
-// are refused as others are, because a client may leave any number of small answers unread.
+// A health check must be answered even if there is no room. Its charges are exempt: they count, but may exceed the
+// limit, by kExemptBytes for all of them together and by a fair share of that for each client. Beyond this they are
+// refused like others, because a client may leave any number of small answers unread.
 #ifndef LONGEMBED_SERVER_ADMISSION_LEDGER_H_
 #define LONGEMBED_SERVER_ADMISSION_LEDGER_H_
 

@@ -33,7 +33,7 @@ void WorkerPool::Run(Task task, TaskSize size) {
 
 absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
   if (size.time_left <= absl::ZeroDuration()) return DeadlineExceeded();
-  // As in Admission: a shorter delay would only be another refusal.
+  // As in Admission: a retry after a shorter delay would only be refused again.
   const auto hint = [](absl::Duration time) { return std::clamp(time / 2, absl::Milliseconds(50), absl::Seconds(60)); };
   {
     const MutexLock lock(mutex_);

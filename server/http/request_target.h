@@ -11,7 +11,8 @@
 namespace longembed {
 
 // Returns the percent-decoded path of a request's target, without what follows '?'. The target may be a whole address,
-// "http://host/path". The text may be untrusted. Returns nullopt if it is neither, or not properly encoded.
+// "http://host/path". The text may be untrusted. Returns nullopt for any other text, or if the encoding
+// is wrong.
 std::optional<std::string> PathOf(std::string_view target);
 
 struct Match {

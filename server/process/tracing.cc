@@ -137,7 +137,7 @@ std::string HostName() {
   return ReplaceInvalidUtf8(name);
 }
 
-// Returns whether OTLP can hold the text: protobuf's strings are UTF-8, and collectors refuse whole requests else.
+// Returns whether OTLP can hold the text. Protobuf's strings are UTF-8: a collector would refuse the whole request.
 bool IsText(const std::string& text) { return !FirstInvalidUtf8Byte(text).has_value(); }
 
 std::string ReadResource(const TracingConfig& config, const VariableReader& environment, const std::string& version,

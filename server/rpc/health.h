@@ -61,7 +61,7 @@ class Health {
   bool ended() const;
   std::string loading() const;
   // Adds a watcher of a client. Errors: RESOURCE_EXHAUSTED if there are too many, or if the client has its fair share
-  // of them (fair_share.h): health needs no key, and nobody may keep balancers from watching.
+  // of them (fair_share.h). Health needs no key, so the share keeps one client from locking out the balancers.
   absl::Status Watch(const std::shared_ptr<HealthWatcher>& watcher, const std::string& client);
 
  private:

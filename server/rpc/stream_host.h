@@ -52,7 +52,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   void OnFinished();
   // Any thread.
   void Drain();
-  // Ends the stream if it is too old, once what was read is answered. To be called from time to time, because a client
+  // Ends the stream if it is too old, once what was read is answered. Call it from time to time, because a client
   // that sends nothing causes no event. Any thread.
   void EndIfOld();
 

@@ -194,7 +194,7 @@ def test_a_libtorch_that_is_named_later_replaces_one_that_was_found(tmp_path):
 @pytest.mark.parametrize("variables, own", [
     ({}, "no"), ({"LIBTORCH": "/opt/libtorch"}, "yes"), ({"CMAKE_PREFIX_PATH": "/opt/qt:/opt/ros"}, "no"), ({"CMAKE_PREFIX_PATH": "/opt/qt:{}"}, "yes")
 ])  # fmt: skip
-def test_a_prefix_of_other_libraries_is_no_libtorch(tmp_path, variables, own):
+def test_a_prefix_of_other_libraries_is_not_a_libtorch(tmp_path, variables, own):
     """quickstart.sh did not wait for the LibTorch that it installs, and the build failed."""
     fake_libtorch(tmp_path)
     done = bash("if has_own_libtorch; then echo yes; else echo no; fi", **{name: value.format(tmp_path) for name, value in variables.items()})

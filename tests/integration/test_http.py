@@ -452,6 +452,14 @@ def test_a_taken_port_is_reported_under_its_config_key(tmp_path, http_server):
     assert ended.returncode != 0 and re.search(rf"http_listen: .*{http_server.http_port}", ended.stderr), ended.stderr
 
 
+@pytest.mark.parametrize("command", [["health"], ["models", "--timeout", "1"], ["embed", "--text", "a", "--timeout", "3"]])
+def test_the_command_line_names_an_http_port(http_server, command):
+    server = f"127.0.0.1:{http_server.http_port}"
+    ended = subprocess.run([BUILD / "longembed", *command, "--server", server], capture_output=True, text=True, timeout=120)
+    why = f"longembed: the server {server} speaks HTTP/1.1, not gRPC: give the port of gRPC, which is `listen` in the server's config\n"
+    assert (ended.returncode, ended.stderr) == (1, why)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/calling.md", "server/api/http/README.md"])
 def test_the_pages_curl_commands_run(web, page):
     commands = re.findall(r"^(curl http://127\.0\.0\.1:8080/.*?')$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)

@@ -535,7 +535,7 @@ def held_bytes(server, kind: str) -> float:
 
 
 def test_a_health_check_is_answered_though_memory_is_full(tmp_path):
-    """Else the kubelet would restart a server because it is busy."""
+    """Otherwise the kubelet would restart a server because it is busy."""
     limits = "limits: {max_pending_bytes: 20000}\nhttp_listen: 127.0.0.1:0\n"
     server, ended = start_server(tmp_path, ["e5-small-v2"], limits), threading.Event()
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -567,7 +567,7 @@ def test_a_body_for_the_health_route_counts_as_memory(tmp_path):
 
 
 def test_an_idle_stream_ends_at_its_age(tmp_path):
-    """Else a key that was revoked would work on idle streams as long as their clients like."""
+    """Otherwise a key that was revoked would work on idle streams as long as their clients like."""
     server, ended = start_server(tmp_path, ["e5-small-v2"], "connections: {max_age: 1s}\n"), threading.Event()
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stream = open_idle_stream(channel, ended)
@@ -580,7 +580,7 @@ def test_an_idle_stream_ends_at_its_age(tmp_path):
 
 
 @pytest.mark.parametrize("timeout", ["1H", "2562048H", "3000000H", "99999999H"])
-def test_a_timeout_of_centuries_is_none(server, pb, timeout):
+def test_a_timeout_of_centuries_is_no_limit(server, pb, timeout):
     """Clients send the longest timeout for "never"; gRPC's headers allow eight digits."""
     request = pb[0].EmbedRequest(inputs=[pb[0].Input(text="a")]).SerializeToString()
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:

@@ -160,7 +160,7 @@ def test_a_libtorch_that_is_not_there_is_named(prefix, tmp_path):
 
 
 def test_a_missing_libtorch_is_reported(prefix, tmp_path):
-    """One of the system, of which the version cannot be told, does not replace it."""
+    """A LibTorch of the system does not replace it, because its version is unknown."""
     system = libtorch_of(tmp_path / "system", None, ("libtorch_cpu.so", "libc10.so"))
     moved = tmp_path / "prefix"
     shutil.copytree(prefix / "lib/cmake", moved / "lib/cmake")

@@ -215,7 +215,7 @@ def test_failed_calls_are_those_of_the_rules():
     assert len(matchers(record)) == 4 and matchers(record) == matchers(panel["targets"][0]["expr"])
 
 
-def test_health_checks_are_no_calls():
+def test_health_checks_are_left_out():
     """The names of their methods come from the source, which a rule cannot read."""
     sources = "".join((ROOT / name).read_text() for name in ("server/rpc/health.cc", "server/api/http/health_route.cc"))
     checks = set(re.findall(r'"((?:health|http)\.\w+)"', sources))
@@ -303,7 +303,7 @@ class NoPrometheus(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("status", [200, 404, None])
-def test_evaluate_names_a_server_that_is_no_prometheus(status):
+def test_evaluate_names_a_server_that_is_not_prometheus(status):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (NoPrometheus,), {"status": status})) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}" if status else "127.0.0.1:9"

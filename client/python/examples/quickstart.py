@@ -37,7 +37,7 @@ def main() -> None:
         cosines = windows.vectors @ query
         best = int(np.argmax(cosines))
         start, end = windows.ranges[best]
-        print(f"a vector a window: shape {windows.vectors.shape}, best cosine {cosines[best]:.4f}, at tokens {start} to {end} of {windows.tokens}")
+        print(f"one vector per window: shape {windows.vectors.shape}, best cosine {cosines[best]:.4f}, at tokens {start} to {end} of {windows.tokens}")
 
 
 if __name__ == "__main__":

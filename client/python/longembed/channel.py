@@ -45,8 +45,11 @@ def _pem(value: bytes | str | os.PathLike | None) -> bytes | None:
 
 
 def address(server: str | None) -> str:
-    """Returns `server`, or the environment variable LONGEMBED_SERVER, or the default address."""
-    return server or os.environ.get("LONGEMBED_SERVER") or DEFAULT_SERVER
+    """Returns `server`, or the environment variable LONGEMBED_SERVER, or the default address. Refuses a URL, which gRPC would look up as a host name."""
+    chosen = server or os.environ.get("LONGEMBED_SERVER") or DEFAULT_SERVER
+    if chosen.lower().startswith(("http://", "https://")):
+        raise ValueError(f"{'server' if server else 'LONGEMBED_SERVER'} is {chosen!r}; give HOST:PORT of gRPC, and tls=TLS() if it has TLS")
+    return chosen
 
 
 def open_channel(transport: ModuleType, server: str, tls: TLS | None, max_receive_bytes: int | None):

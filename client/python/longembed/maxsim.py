@@ -43,7 +43,7 @@ class MultiVectors:
     @staticmethod
     def of(items: Iterable[Embedding | np.ndarray]) -> MultiVectors:
         """Collects embeddings, or arrays [k, d] (or [d] for one vector). INT8 embeddings stay int8. Other encodings become float32. Raises
-        ValueError for a sparse vector, and the own error of an input that failed."""
+        ValueError for a sparse vector, and the error of an input that failed."""
         items = list(items)
         if items and all(isinstance(item, Embedding) and item.scales is not None and item.indices is None for item in items):
             blocks, scales = [item.vectors for item in items], np.concatenate([item.scales for item in items])

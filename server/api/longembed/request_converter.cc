@@ -41,7 +41,8 @@ const char* WindowsField(const v1::Extension& asked) {
   return asked.has_recommended() ? "options.extension.recommended" : "options.extension.windows";
 }
 
-// Fits the windows of the extension that `asked` stands for to the server's limit, or refuses their explicit size.
+// Fits the windows of `extension`, which was resolved from `asked`, to the server's limit. Refuses an explicit size
+// above it.
 absl::Status FitWindowsOf(const v1::Extension& asked, const ModelManifest& model, int64_t max_tokens_per_sequence,
                           Extension& extension) {
   if (const absl::Status status = CheckWindowSize(extension, max_tokens_per_sequence); !status.ok()) {

@@ -490,6 +490,19 @@ TEST_F(CommandLineTest, WhatAMatrixCannotHoldIsRefused) {
               HasSubstr("--out: /nonexistent/a.npy cannot be written: No such file or directory"));
 }
 
+TEST_F(CommandLineTest, FormatsThatAreNotWrittenAreRefused) {
+  for (const std::string name : {"vectors.parquet", "vectors.NPZ"}) {
+    const std::string path = ::testing::TempDir() + "/" + name;
+    const Outcome outcome = Embed({"--out", path.c_str(), "--text", "a"}, "");
+    EXPECT_EQ(outcome.status, kExitUsage);
+    EXPECT_THAT(outcome.err, HasSubstr("files are not written; write .npy, or JSON lines to convert"));
+    EXPECT_FALSE(std::ifstream(path).is_open()) << path;
+  }
+  const std::string capitals = ::testing::TempDir() + "/VECTORS.NPY";
+  EXPECT_EQ(Embed({"--out", capitals.c_str()}, "").status, kExitOk);
+  EXPECT_THAT(ReadNpy(ReadAll(capitals)).header, HasSubstr("'shape': (0, 0)"));
+}
+
 TEST_F(CommandLineTest, ADashIsStandardInput) {
   const std::string path = ::testing::TempDir() + "/dash.jsonl";
   std::ofstream(path) << Lines(1);
@@ -521,7 +534,7 @@ TEST_F(CommandLineTest, ModelsAreShownWithWhatTheyRecommend) {
       HasSubstr("\n  default prompt: query\n  similarity: dot\n  dimensions: 64, 128\n  trained for 512 tokens, by "
                 "max_seq_length of sentence_bert_config.json; without EOS token\n"));
   EXPECT_THAT(shown,
-              HasSubstr("\n  recommended for a vector a window: {\"windows\":{\"tokens\":128}}\n    set: qmsum\n"));
+              HasSubstr("\n  recommended for one vector per window: {\"windows\":{\"tokens\":128}}\n    set: qmsum\n"));
   const nlohmann::json object = nlohmann::json::parse(Longembed({"models", "--server", address_.c_str()}).out);
   EXPECT_EQ(object["recommended_multi_vector_extension"]["windows"]["tokens"], 128);
   EXPECT_EQ(object["recommendation_evidence"]["set"], "qmsum");

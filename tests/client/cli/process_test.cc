@@ -21,6 +21,7 @@
 namespace longembed::client {
 namespace {
 
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
@@ -234,6 +235,28 @@ TEST_F(ProcessTest, AnAbsentServerIsOneSentence) {
     EXPECT_EQ(
         Errors(),
         "longembed: the server 127.0.0.1:1 refuses the connection: is the server running, and is --server right?\n");
+  }
+}
+
+TEST_F(ProcessTest, AUrlIsNotAnAddress) {
+  for (const char* url : {"http://127.0.0.1:50051", "HTTPS://embed.example"}) {
+    const std::string why = std::string(url) + " is a URL; give HOST:PORT of gRPC, and --tls if it has TLS\n";
+    EXPECT_EQ(Run("$longembed models --server " + std::string(url)), 2);
+    EXPECT_EQ(Errors(), "longembed: --server: " + why);
+    EXPECT_EQ(Run("LONGEMBED_SERVER=" + std::string(url) + " $longembed models"), 2);
+    EXPECT_EQ(Errors(), "longembed: LONGEMBED_SERVER: " + why);
+  }
+}
+
+TEST_F(ProcessTest, WrongArgumentsAreOneSentence) {
+  for (const auto& [arguments, why] :
+       {std::pair{"embed --windows --profile a --text b", "--windows excludes --profile"},
+        {"embed $folder/absent", "File does not exist"},
+        {"embed --encoding float8 --text a", "--encoding: float8 not in"}}) {
+    EXPECT_EQ(Run("$longembed " + std::string(arguments)), 2);
+    EXPECT_THAT(Errors(), StartsWith("longembed: "));
+    EXPECT_THAT(Errors(), HasSubstr(why));
+    EXPECT_THAT(Errors(), EndsWith(" (see longembed --help)\n"));
   }
 }
 

@@ -347,6 +347,15 @@ def test_what_is_local(server, local):
     assert is_local(server) == local
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_url_is_not_an_address(kind, monkeypatch):
+    with pytest.raises(ValueError, match="server is 'http://127.0.0.1:8080'; give HOST:PORT of gRPC"):
+        kind("http://127.0.0.1:8080")
+    monkeypatch.setenv("LONGEMBED_SERVER", "HTTPS://embed.example")
+    with pytest.raises(ValueError, match="LONGEMBED_SERVER is 'HTTPS://embed.example'; give HOST:PORT of gRPC, and tls=TLS"):
+        kind()
+
+
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(client, monkeypatch):
     for variable in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")

@@ -89,7 +89,7 @@ def test_the_type_hints_name_every_message_and_compile(wheel):
 
 
 def test_a_copy_of_the_folder_alone_is_not_built_without_messages(tmp_path):
-    """As an image that copies client/python alone. A wheel without messages would be built, and could not be imported."""
+    """An image may copy client/python alone. Its wheel would lack the messages, and could not be imported."""
     copy = tmp_path / "longembed"
     run("cp", "-r", SOURCE, copy)
     for name in GENERATED:

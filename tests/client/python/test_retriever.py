@@ -270,7 +270,7 @@ def test_documents_that_cannot_be_embedded_are_added_to_no_system():
 
 
 def test_vectors_of_two_recipes_are_not_mixed():
-    """As of a server that is restarted with other weights between two calls, or within the stream of one."""
+    """A server may restart with other weights between two calls, or within the stream of one."""
     client = WordClient()
     retriever = Retriever(client, [Vectors(Options(), Options())])
     retriever.add({"cats": TEXTS["cats"]})

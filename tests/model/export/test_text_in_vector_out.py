@@ -232,7 +232,7 @@ def test_the_tokenizer_is_the_one_that_transformers_makes_of_all_its_files(expor
 
 
 def _do_lower_case(*parts):
-    """As BGE has it, besides a tokenizer that may lower-case on its own."""
+    """BGE has this setting, beside a tokenizer that may lower-case, too."""
 
     def change(folder):
         write(folder / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": True})

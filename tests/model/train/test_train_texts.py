@@ -55,7 +55,7 @@ def test_the_end_of_a_head_may_be_left_out(body):
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
-    """Permissions do not stop root, so that the error is made here."""
+    """Permissions do not stop root, so the test makes the error itself."""
     (tmp_path / "a.txt").write_text(long(ENGLISH, "x"))
 
     def refuse(path, mode):

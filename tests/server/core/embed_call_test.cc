@@ -194,7 +194,7 @@ TEST_F(EmbedCallTest, FailuresOfTheEncoderAreCounted) {
     encoder_->FailWith(failure);
     Start(MakeParams({Input(std::string_view("a"))}));
     EXPECT_EQ(answer_.get().status(), failure);
-    // Too little memory is no failure of the encoder.
+    // Too little memory is not a failure of the encoder.
     EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_encoder_failures_total{model=\"fake\"} 1\n"));
   }
 }

@@ -148,7 +148,7 @@ TEST(WorkerPoolTest, AnErrorForALongTaskNamesItsTime) {
   EXPECT_EQ(RetryDelay(pool.TryRun([] {}, brief)), absl::Milliseconds(50));  // Not "try again in 0".
 }
 
-TEST(WorkerPoolTest, ADeadlineThatHasPassedIsNoOverload) {
+TEST(WorkerPoolTest, ADeadlineThatHasPassedIsNotOverload) {
   WorkerPool pool(1, kClock);
   for (const absl::Duration left : {absl::ZeroDuration(), -absl::Hours(1)}) {
     const absl::Status status = pool.TryRun([] {}, {.client = "a", .bytes = kShortText, .time_left = left});

@@ -231,6 +231,7 @@ def advice(options: argparse.Namespace) -> int:
             advise.check_manifest(options.manifest, model)
 
         def evaluate(sample: Corpus, rows: Sequence[recipes.Row]) -> list[dict]:
+            bench.say(f"round: {len(rows) - 1} recipes and the baseline on {len(sample.documents):,} of {len(corpus.documents):,} documents")
             return bench.measure("", sample, recipes.Recipes({row.name: row for row in rows}, loaded.baseline))["rows"]
 
         able = bench.able([row for row in loaded.rows.values() if may_be_advised(row, bench, model["name"] if options.manifest else None)])

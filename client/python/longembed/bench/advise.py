@@ -159,7 +159,7 @@ def write_profile(path: Path, name: str, row: Row, notes: dict[str, str]) -> Non
     write_whole(
         path,
         (
-            f'# By longembed-bench advise. For the server\'s config; requests name it: {{"extension": {{"profile": {json.dumps(name)}}}}}.\n'
+            f'# By longembed-bench advise. Add this profile to `profiles` of the server\'s config; requests name it: {{"extension": {{"profile": {json.dumps(name)}}}}}.\n'
             f"{comments}{profile}"
         ).encode(),
     )

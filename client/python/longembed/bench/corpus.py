@@ -229,7 +229,7 @@ def parse(text: str, where: str) -> Line:
 
 
 class RepeatedKeyError(ValueError):
-    """A JSON object has a key twice, of which json keeps the last."""
+    """A JSON object has a key twice. Python's json would keep the last value."""
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict:

@@ -78,9 +78,13 @@ def _by_characters(result: dict, one: dict) -> str:
     slices = one["rows"][0].get("by_length", []) if one["rows"] else []
     if len(slices) < 2:
         return ""
-    header = ["method", *(f"{part['from']:,} to {part['to'] - 1:,} characters ({part['queries']:,} queries)" for part in slices)]
+    header = ["method", *(f"{part['from']:,} to {part['to'] - 1:,} characters ({_count(part['queries'])})" for part in slices)]
     rows = [[row["name"], *(f"{part['value']:.3f}" for part in row["by_length"])] for row in one["rows"]]
     return f"\n{result['metric']} by the document's length:\n\n{table(header, rows)}"
+
+
+def _count(queries: int) -> str:
+    return "1 query" if queries == 1 else f"{queries:,} queries"
 
 
 def _by_length(result: dict) -> str:

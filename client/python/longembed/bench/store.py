@@ -58,7 +58,7 @@ class Bar(Protocol):
 @dataclass(frozen=True)
 class Embedded:
     """The vectors of all texts in their order. `seconds` is the time that embedding took when it was done, even if that was in an earlier run.
-    `tokens` are those of the encoded texts. Of both, a text that occurs again counts once, as it is embedded once."""
+    `tokens` are those of the encoded texts. A repeated text is embedded once, and counts once in both."""
 
     vectors: list[Vectors]
     seconds: float

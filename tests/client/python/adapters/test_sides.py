@@ -135,7 +135,7 @@ def test_a_text_that_fails_is_named(address, long_text):
 
 
 def test_vectors_of_two_recipes_are_not_mixed(address, monkeypatch):
-    """As of a server that is restarted with other weights within a stream. No caller of an adapter sees recipes."""
+    """A server may restart with other weights within a stream. No caller of an adapter sees recipes."""
     embedding = results.embedding
     monkeypatch.setattr(results, "embedding", lambda *given: dataclasses.replace(found := embedding(*given), recipe=f"{found.recipe} {found.tokens}"))
     sides = Sides(address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -234,5 +235,7 @@ def test_advice_for_a_small_set(address, small_set, tmp_path, capsys):
     assert manifest["files"] == yaml.safe_load((folder / "longembed-model.yaml").read_text())["files"]
     capsys.readouterr()
     assert main([*command, "--only", "64, mean", "128, mean"]) == 0
-    assert "chosen_from: 2 recipes" in capsys.readouterr().out, "the baseline is none of the rows to choose from"
+    out_text = capsys.readouterr().out
+    assert re.match(r"round: 2 recipes and the baseline on (\d+) of \1 documents\n", out_text)
+    assert "chosen_from: 2 recipes" in out_text, "the baseline is none of the rows to choose from"
     assert {"truncated", "64, mean"} <= set(runner.load(tmp_path / "out" / "set" / "e5-small-v2" / "advise")["advice"]["rounds"][0]["scores"])

@@ -195,7 +195,7 @@ def test_halves_are_a_part_of_the_name(tmp_path):
 
 
 def test_names_of_any_script_do_not_end_a_run(tmp_path):
-    """As where the locale's encoding is Latin-1."""
+    """The encoding of the output is Latin-1."""
     write_set(tmp_path / "set")
     (tmp_path / "rows.yaml").write_text("rows: {слова → é: {bm25: {}}}", encoding="utf-8")
     command = [sys.executable, "-m", "longembed.bench", "run", "set", "--rows", "rows.yaml", "--no-pictures"]

@@ -157,7 +157,7 @@ def test_a_heatmap_has_the_lengths_of_all_results():
 
 
 @pytest.mark.parametrize("name", ["from $5 to $6", "a $\\nothing$ known"])
-def test_dollar_signs_in_names_are_no_formula(name, tmp_path):
+def test_dollar_signs_in_names_are_not_formulas(name, tmp_path):
     """matplotlib takes what is between two of them for a formula, and raises an error for one that it does not know."""
     rows = [row("truncated", 0.3, seconds=0.2), row(name, 0.8), row(f"{name}, too", 0.9, 4.0)]
     places = {f"{name}, too": {"figure": name, name: name, "b": 1, "c": name}}
@@ -232,6 +232,8 @@ def test_a_table_by_characters(one_set):
         one["by_length"] = [{"from": 100, "to": 2001, "queries": 400, "value": 0.25}, {"from": 2001, "to": 9001, "queries": 370, "value": 0.75}]
     text = report.markdown(one_set)
     assert "| method | 100 to 2,000 characters (400 queries) | 2,001 to 9,000 characters (370 queries) |" in text
+    one_set["slices"][0]["rows"][0]["by_length"][0]["queries"] = 1
+    assert "| method | 100 to 2,000 characters (1 query) |" in report.markdown(one_set)
     assert "| windows | 0.250 | 0.750 |" in text
 
 
