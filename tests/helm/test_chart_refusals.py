@@ -112,6 +112,7 @@ REFUSED = {
         {"autoscaling": {"minReplicas": 2, "hpa": {"enabled": True}}, "podDisruptionBudget": {"minAvailable": 2}}, "none of 2 replicas"),
     "two budgets": ({"replicas": 5, "podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}, "/podDisruptionBudget"),
     "a budget of nothing": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable"),
+    "a budget that no number of Kubernetes holds": ({"podDisruptionBudget": {"maxUnavailable": 2147483648}}, "/podDisruptionBudget/maxUnavailable"),
     "a rollout that cannot move": ({"strategy": {"maxSurge": 0, "maxUnavailable": 0}}, "/strategy"),
     "a rollout that fails while models load": ({"progressDeadlineSeconds": 300}, "progressDeadlineSeconds 300 must be more than what probes.startup allows"),
     "CUDA without a GPU": (model(device="cuda"), "/gpu/enabled"),
