@@ -104,6 +104,13 @@ REFUSED = {
     "no rules at all": ({"prometheusRule": {"enabled": True, "shippedRules": False}}, "/prometheusRule/shippedRules"),
     "more replicas at least than at most": ({"autoscaling": {"minReplicas": 7}}, "autoscaling.minReplicas 7 is more than autoscaling.maxReplicas 6"),
     "no replicas": ({"replicas": 0}, "/replicas"),
+    "a memory limit below the default's request": (
+        {"resources": {"limits": {"memory": "1536Mi"}}},
+        "resources.requests.memory 2Gi is more than resources.limits.memory 1536Mi: Kubernetes would refuse the pods; set both"),
+    "a request of CPU above the limit": ({"resources": {"requests": {"cpu": "2001m"}}}, "resources.requests.cpu 2001m is more than resources.limits.cpu 2"),
+    "a request in bytes above the limit": ({"resources": {"requests": {"memory": 2147483649}}}, "is more than resources.limits.memory 2Gi"),
+    "a request of disk above the limit": (
+        {"resources": {"requests": {"ephemeral-storage": "1.5G"}, "limits": {"ephemeral-storage": "1Gi"}}}, "resources.requests.ephemeral-storage 1.5G is more"),
     "fewer replicas than the budget keeps": ({"replicas": 2, "podDisruptionBudget": {"minAvailable": 3}}, "minAvailable 3 leaves none of 2 replicas to evict"),
     "as many replicas as the budget keeps": ({"replicas": 2, "podDisruptionBudget": {"minAvailable": 2}}, "minAvailable 2 leaves none of 2 replicas to evict"),
     "the default's replicas are fewer than the budget keeps": ({"podDisruptionBudget": {"minAvailable": 2}}, "leaves none of 2 replicas"),
@@ -268,7 +275,7 @@ TAKEN = {
     "a drain as long as bulk calls may wait": drain(f"{BULK_WAIT}s"),
     "a drain as long as bulk calls may wait, which is in the values": drain("20s", max_bulk_queue_wait="20s"),
     "as many connections as the server takes": {"config": {"connections": {"max": 1048576}}},
-    "little of everything": {"resources": {"limits": {"cpu": "0.5", "memory": "0.5Gi"}}},
+    "little of everything": {"resources": {"requests": {"cpu": "0.5", "memory": "0.5Gi"}, "limits": {"cpu": "0.5", "memory": "0.5Gi"}}},
     "keys with TLS and reflection": {**KEYS, **TLS, "config": {"reflection": True, "channelz": True}},
     "keys where a mesh encrypts": {"apiKeys": {**KEYS["apiKeys"], "allowPlaintext": True}},
     "a client CA with TLS": {"tls": {**TLS["tls"], "clientCA": {"existingSecret": "ca"}}},
@@ -289,6 +296,8 @@ TAKEN = {
     "the rule of this release alone": {**MONITOR, **LET_IN, "prometheusRule": {"enabled": True, "shippedRules": False}},
     "HPA by queue wait alone": {
         "autoscaling": {"hpa": {"enabled": True, "cpuUtilization": 0, "queueWait": {"enabled": True}}}, "resources": {"requests": {"cpu": None}}},
+    "requests as large as limits, in other units": {"resources": {"requests": {"cpu": "4000m", "memory": "2048Mi"}, "limits": {"cpu": 4, "memory": 2147483648}}},
+    "a limit above the request, in smaller units": {"resources": {"limits": {"memory": "2200M", "cpu": "2500m"}}},
     "a budget that leaves a pod": {"replicas": 3, "podDisruptionBudget": {"minAvailable": 2}},
     "a share that leaves a pod": {"replicas": 3, "podDisruptionBudget": {"minAvailable": "66%"}},
     "the default budget with one replica": {"replicas": 1},

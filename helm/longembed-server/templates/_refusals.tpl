@@ -3,6 +3,7 @@
 {{- include "longembed.refuseName" . -}}
 {{- include "longembed.refuseShortDrain" . -}}
 {{- include "longembed.refuseShortDeadline" . -}}
+{{- include "longembed.refuseResources" . -}}
 {{- include "longembed.refuseReplicas" . -}}
 {{- include "longembed.refuseModels" . -}}
 {{- include "longembed.refuseKeyNames" . -}}
@@ -43,6 +44,17 @@
 {{- end -}}
 {{- if ge (int .Values.minReadySeconds) $deadline -}}
 {{- fail (printf "progressDeadlineSeconds %d must be more than minReadySeconds %d: Kubernetes would refuse the Deployment" $deadline (int .Values.minReadySeconds)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longembed.refuseResources" -}}
+{{- $resources := .Values.resources -}}
+{{- range $name, $request := $resources.requests -}}
+{{- with get $resources.limits $name -}}
+{{- if gt (include "longembed.quantity" $request | float64) (include "longembed.quantity" . | float64) -}}
+{{- fail (printf "resources.requests.%s %v is more than resources.limits.%s %v: Kubernetes would refuse the pods; set both" $name $request $name .) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
