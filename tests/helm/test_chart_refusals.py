@@ -257,7 +257,7 @@ REFUSED = {
     "scaling by no policy": ({"autoscaling": {"behavior": {"scaleUp": {"policies": []}}}}, "/autoscaling/behavior/scaleUp/policies"),
     "a misspelt key of HTTP": ({"config": {"http": {"allowed_orgin": "*"}}}, "'allowed_orgin' not allowed"),
     "an empty peer": ({"networkPolicy": {"grpc": {"from": [{}]}}}, "/networkPolicy/grpc/from/0"),
-    "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "invalid propertyName 'app.kubernetes.io/name'"),
+    "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "/podLabels/app.kubernetes.io~1name"),
     "the server's address": ({"config": {"listen": "0.0.0.0:1"}}, "'listen' not allowed"),
     "the server's keys": ({"config": {"api_keys": "/keys"}}, "'api_keys' not allowed"),
 }
