@@ -40,7 +40,44 @@ NAMES = {
     "a GPU whose name ends in a dash": (gpu("a/b-"), "/gpu/resourceName"),
     "a GPU that is a quota": (gpu("requests.nvidia.com/gpu"), "/gpu/resourceName"),
 }  # fmt: skip
-REFUSED = {**NAMES}
+
+
+def peer(**one) -> dict:
+    return {"networkPolicy": {"grpc": {"from": [one]}}}
+
+
+def chosen(**expression) -> dict:
+    return peer(podSelector={"matchExpressions": [{"key": "a", **expression}]})
+
+
+def egress(**port) -> dict:
+    return {"networkPolicy": {"egress": [{"ports": [port]}]}}
+
+
+NETWORK = {
+    "an address that is none": (peer(ipBlock={"cidr": "example.com/8"}), "/ipBlock/cidr"),
+    "an address without a prefix": (peer(ipBlock={"cidr": "10.0.0.1"}), "/ipBlock/cidr"),
+    "an address beyond its prefix": (peer(ipBlock={"cidr": "10.0.0.1/8"}), "networkPolicy.grpc.from[0].ipBlock.cidr 10.0.0.1/8 has bits beyond its prefix"),
+    "an exception beyond its prefix": (peer(ipBlock={"cidr": "10.0.0.0/8", "except": ["10.1.0.64/25"]}), "ipBlock.except[0] 10.1.0.64/25 has bits"),
+    "a prefix that is too long": (peer(ipBlock={"cidr": "10.0.0.0/33"}), "/ipBlock/cidr"),
+    "an address in octal": (peer(ipBlock={"cidr": "010.0.0.0/8"}), "/ipBlock/cidr"),
+    "addresses of pods": (peer(ipBlock={"cidr": "10.0.0.0/8"}, podSelector={}), "/networkPolicy/grpc/from/0': maxProperties"),
+    "one of no values": (chosen(operator="In"), "/podSelector/matchExpressions/0"),
+    "existence of a value": (chosen(operator="Exists", values=["b"]), "/podSelector/matchExpressions/0/values"),
+    "a port of 0": (egress(port=0), "/egress/0/ports/0/port"),
+    "a port of 65536": (egress(port=65536), "/egress/0/ports/0/port"),
+    "a port by a number in text": (egress(port="53"), "/egress/0/ports/0/port"),
+    "a port's name with capitals": (egress(port="A_B"), "/egress/0/ports/0/port"),
+    "an end without a port": (egress(endPort=5), "/egress/0/ports/0"),
+    "an end beside a name": (egress(port="a", endPort=5), "/egress/0/ports/0/port"),
+    "an end before its port": (egress(port=10, endPort=5), "networkPolicy.egress[0].ports[0].endPort 5 is less than port 10"),
+    "a source that is no range": (
+        {**LET_IN, **TLS, "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.1"]}}, "/service/loadBalancerSourceRanges/0"),
+    "a source beyond its prefix": (
+        {**LET_IN, **TLS, "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8", "192.168.1.1/24"]}},
+        "service.loadBalancerSourceRanges[1] 192.168.1.1/24 has bits beyond its prefix; clear them"),
+}  # fmt: skip
+REFUSED = {**NAMES, **NETWORK}
 
 TAKEN = {
     "labels and annotations of clouds": {
@@ -49,6 +86,10 @@ TAKEN = {
         "nodeSelector": {"node.kubernetes.io/instance-type": "g4dn.xlarge", "Pool": ""}, "commonLabels": {63 * "x": 63 * "y", "a.b/c_D.e": "1"}},
     "the longest name": {"nameOverride": "9" + 52 * "a", "fullnameOverride": 53 * "a"},
     "a key that begins with a dot": {"apiKeys": {"allowPlaintext": True, "existingSecret": "a.b", "fileKey": ".keys_A-1.yaml"}},
+    "addresses": peer(ipBlock={"cidr": "10.128.0.0/9", "except": ["10.200.255.255/32", "10.192.0.0/10"]}),
+    "every address": {"networkPolicy": {"grpc": {"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}, {"ipBlock": {"cidr": "::/0"}}, {"ipBlock": {"cidr": "fd00:1::/64"}}]}}},
+    "one of two values": chosen(operator="NotIn", values=["b", ""]),
+    "ports": {"networkPolicy": {"egress": [{"ports": [{"port": 10, "endPort": 65535}, {"port": "a-1"}, {"port": 53, "protocol": "UDP"}, {"protocol": "SCTP"}]}]}},
     "a GPU's slice": gpu("nvidia.com/mig-1g.10gb"),
 }  # fmt: skip
 

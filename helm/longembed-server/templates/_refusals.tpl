@@ -9,6 +9,7 @@
 {{- include "longembed.refuseKeyNames" . -}}
 {{- include "longembed.refuseService" . -}}
 {{- include "longembed.refuseUnreachable" . -}}
+{{- include "longembed.refuseAddresses" . -}}
 {{- include "longembed.refuseBlind" . -}}
 {{- include "longembed.refuseHttp" . -}}
 {{- include "longembed.refuseExtras" . -}}
@@ -180,6 +181,53 @@
 {{- end -}}
 {{- end -}}
 {{- toYaml $found -}}
+{{- end -}}
+
+{{- define "longembed.refuseAddresses" -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- range $index, $range := .Values.service.loadBalancerSourceRanges -}}
+{{- include "longembed.refuseCidr" (list (printf "service.loadBalancerSourceRanges[%d]" $index) $range) -}}
+{{- end -}}
+{{- include "longembed.refusePeers" (list "networkPolicy.grpc.from" $policy.grpc.from) -}}
+{{- include "longembed.refusePeers" (list "networkPolicy.metrics.from" $policy.metrics.from) -}}
+{{- range $direction, $peers := dict "ingress" "from" "egress" "to" -}}
+{{- range $index, $rule := default list (get $policy $direction) -}}
+{{- $path := printf "networkPolicy.%s[%d]" $direction $index -}}
+{{- include "longembed.refusePeers" (list (printf "%s.%s" $path $peers) (default list (get $rule $peers))) -}}
+{{- range $number, $port := $rule.ports -}}
+{{- if and (hasKey $port "endPort") (lt (int $port.endPort) (int $port.port)) -}}
+{{- fail (printf "%s.ports[%d].endPort %d is less than port %d" $path $number (int $port.endPort) (int $port.port)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects peers, of the path that is given first. */}}
+{{- define "longembed.refusePeers" -}}
+{{- $path := first . -}}
+{{- range $index, $peer := last . -}}
+{{- with $peer.ipBlock -}}
+{{- include "longembed.refuseCidr" (list (printf "%s[%d].ipBlock.cidr" $path $index) .cidr) -}}
+{{- range $number, $range := .except -}}
+{{- include "longembed.refuseCidr" (list (printf "%s[%d].ipBlock.except[%d]" $path $index $number) $range) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects an IPv4 range, of the path that is given first, whose address has bits beyond the prefix. Those of IPv6 are left to Kubernetes. */}}
+{{- define "longembed.refuseCidr" -}}
+{{- $parts := splitList "/" (last .) -}}
+{{- if not (contains ":" (first $parts)) -}}
+{{- $address := 0 -}}
+{{- range splitList "." (first $parts) -}}{{- $address = add (mul $address 256) (atoi .) -}}{{- end -}}
+{{- $hosts := 1 -}}
+{{- range until (sub 32 (last $parts | atoi) | int) -}}{{- $hosts = mul $hosts 2 -}}{{- end -}}
+{{- if mod $address $hosts -}}
+{{- fail (printf "%s %s has bits beyond its prefix; clear them" (first .) (last .)) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Rejects what would leave the release unwatched: the operator skips such a ServiceMonitor, rates have no two samples, or an alert is not the one that was meant. */}}
