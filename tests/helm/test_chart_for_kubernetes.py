@@ -77,7 +77,37 @@ NETWORK = {
         {**LET_IN, **TLS, "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8", "192.168.1.1/24"]}},
         "service.loadBalancerSourceRanges[1] 192.168.1.1/24 has bits beyond its prefix; clear them"),
 }  # fmt: skip
-REFUSED = {**NAMES, **NETWORK}
+
+
+def ingress(host: str, **path) -> dict:
+    return {**LET_IN, "ingress": {"enabled": True, "hosts": [{"host": host, **({"paths": [path]} if path else {})}]}}
+
+
+def gateway(**changes) -> dict:
+    return {**LET_IN, "gateway": {"enabled": True, "parentRefs": [{"name": "public"}], **changes}}
+
+
+ROUTES = {
+    "an Ingress for a name with capitals": (ingress("A.example"), "/ingress/hosts/0/host"),
+    "an Ingress for an address": (ingress("10.0.0.1"), "/ingress/hosts/0/host"),
+    "an Ingress for a mere star": (ingress("*"), "/ingress/hosts/0/host"),
+    "an Ingress to an empty folder": (ingress("a", path="/a//b"), "/ingress/hosts/0/paths/0/path"),
+    "an Ingress to a parent folder": (ingress("a", path="/a/..", pathType="Exact"), "/ingress/hosts/0/paths/0/path"),
+    "an Ingress to a slash in disguise": (ingress("a", path="/a%2Fb"), "/ingress/hosts/0/paths/0/path"),
+    "a certificate for a port": (
+        {**LET_IN, "ingress": {"enabled": True, "hosts": [{"host": "a"}], "tls": [{"hosts": ["a:443"]}]}}, "/ingress/tls/0/hosts/0"),
+    "a route for a name with capitals": (gateway(hostnames=["A.example"]), "/gateway/hostnames/0"),
+    "a route for a port": (gateway(hostnames=["a.example:443"]), "/gateway/hostnames/0"),
+    "routes for 17 names": (gateway(hostnames=[f"a{i}.example" for i in range(17)]), "/gateway/hostnames': maxItems"),
+    "HTTP routes for 17 names": (gateway(hostnames=["b"], httpHostnames=[f"a{i}.example" for i in range(17)]), "/gateway/httpHostnames': maxItems"),
+    "one gateway twice": (gateway(parentRefs=[{"name": "public"}, {"name": "public"}]), "/gateway/parentRefs"),
+    "33 gateways": (gateway(parentRefs=[{"name": f"g{i}"} for i in range(33)]), "/gateway/parentRefs': maxItems"),
+    "a gateway in no namespace": (gateway(parentRefs=[{"name": "public", "namespace": ""}]), "/gateway/parentRefs/0/namespace"),
+    "a gateway in a namespace with a dot": (gateway(parentRefs=[{"name": "public", "namespace": "a.b"}]), "/gateway/parentRefs/0/namespace"),
+    "a listener with capitals": (gateway(parentRefs=[{"name": "public", "sectionName": "HTTPS"}]), "/gateway/parentRefs/0/sectionName"),
+    "a service with a slash": (gateway(services=["tei.v1.Embed/Embed"]), "/gateway/services/0"),
+}  # fmt: skip
+REFUSED = {**NAMES, **NETWORK, **ROUTES}
 
 TAKEN = {
     "labels and annotations of clouds": {
@@ -90,6 +120,11 @@ TAKEN = {
     "every address": {"networkPolicy": {"grpc": {"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}, {"ipBlock": {"cidr": "::/0"}}, {"ipBlock": {"cidr": "fd00:1::/64"}}]}}},
     "one of two values": chosen(operator="NotIn", values=["b", ""]),
     "ports": {"networkPolicy": {"egress": [{"ports": [{"port": 10, "endPort": 65535}, {"port": "a-1"}, {"port": 53, "protocol": "UDP"}, {"protocol": "SCTP"}]}]}},
+    "an Ingress": ingress("*.a-1.example", path="/.well-known/a..b", pathType="Exact"),
+    "an Ingress of a path that a controller reads": ingress("a", path="/(.*)//[a-z]+", pathType="ImplementationSpecific"),
+    "routes": gateway(
+        hostnames=["*.grpc.example", "1.example"], httpHostnames=["*.http.example"], services=["a.b_c.D1"],
+        parentRefs=[{"name": "public", "sectionName": "https"}, {"name": "public", "sectionName": "a.b"}, {"name": "public", "namespace": "other"}]),
     "a GPU's slice": gpu("nvidia.com/mig-1g.10gb"),
 }  # fmt: skip
 
