@@ -107,7 +107,46 @@ ROUTES = {
     "a listener with capitals": (gateway(parentRefs=[{"name": "public", "sectionName": "HTTPS"}]), "/gateway/parentRefs/0/sectionName"),
     "a service with a slash": (gateway(services=["tei.v1.Embed/Embed"]), "/gateway/services/0"),
 }  # fmt: skip
-REFUSED = {**NAMES, **NETWORK, **ROUTES}
+
+
+def variable(**source) -> dict:
+    return {"env": [{"name": "A", "valueFrom": source}]}
+
+
+def mount(**changes) -> dict:
+    return {"extraVolumes": [{"name": "v", "emptyDir": {}}], "extraVolumeMounts": [{"name": "v", "mountPath": "/v", **changes}]}
+
+
+PODS = {
+    "a toleration of a value that need only exist": ({"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}, "/tolerations/0/value"),
+    "a toleration of everything that is equal": ({"tolerations": [{"operator": "Equal", "value": "b"}]}, "/tolerations/0"),
+    "an empty toleration": ({"tolerations": [{}]}, "/tolerations/0"),
+    "a toleration that ends without effect": ({"tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 5}]}, "/tolerations/0"),
+    "a toleration that ends before it counts": (
+        {"tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 5}]}, "/tolerations/0/effect"),
+    "a toleration of a key with spaces": ({"tolerations": [{"key": "a b", "operator": "Exists"}]}, "/tolerations/0/key"),
+    "a toleration of a value with spaces": ({"tolerations": [{"key": "a", "value": "b c"}]}, "/tolerations/0/value"),
+    "four name servers": ({"dnsConfig": {"nameservers": [f"10.0.0.{i}" for i in range(4)]}}, "/dnsConfig/nameservers': maxItems"),
+    "a name server by name": ({"dnsConfig": {"nameservers": ["dns.example"]}}, "/dnsConfig/nameservers/0"),
+    "a search of a name with spaces": ({"dnsConfig": {"searches": ["a b"]}}, "/dnsConfig/searches/0"),
+    "33 searches": ({"dnsConfig": {"searches": [f"a{i}.example" for i in range(33)]}}, "/dnsConfig/searches': maxItems"),
+    "an alias of a name": ({"hostAliases": [{"ip": "a.example", "hostnames": ["a"]}]}, "/hostAliases/0/ip"),
+    "an alias with an underscore": ({"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a_b"]}]}, "/hostAliases/0/hostnames/0"),
+    "a field that is none": (variable(fieldRef={"fieldPath": "spec.node"}), "/env/0/valueFrom/fieldRef/fieldPath"),
+    "a field of another version": (variable(fieldRef={"apiVersion": "v2", "fieldPath": "metadata.name"}), "/env/0/valueFrom/fieldRef/apiVersion"),
+    "a resource that is none": (variable(resourceFieldRef={"resource": "cpu"}), "/env/0/valueFrom/resourceFieldRef/resource"),
+    "a prefix with a sign": ({"envFrom": [{"prefix": "A=", "secretRef": {"name": "a"}}]}, "/envFrom/0/prefix"),
+    "a mount of two folders": (mount(subPath="a", subPathExpr="b"), "at '/extraVolumeMounts/0': 'not' failed"),
+    "a mount that spreads to the node": (mount(mountPropagation="Bidirectional"), "/extraVolumeMounts/0/mountPropagation"),
+    "a mount below which nothing is writable, but itself": (mount(recursiveReadOnly="Enabled"), "/extraVolumeMounts/0"),
+    "a profile of the node without its name": ({"podSecurityContext": {"seccompProfile": {"type": "Localhost"}}}, "/podSecurityContext/seccompProfile"),
+    "a name of the default profile": (
+        {"podSecurityContext": {"seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "a"}}}, "/podSecurityContext/seccompProfile/localhostProfile"),
+    "an AppArmor profile of the node without its name": ({"securityContext": {"appArmorProfile": {"type": "Localhost"}}}, "/securityContext/appArmorProfile"),
+    "a group of more than 31 bits": ({"podSecurityContext": {"supplementalGroups": [2147483648]}}, "/podSecurityContext/supplementalGroups/0"),
+    "a metric whose name is a path": ({"autoscaling": {"hpa": {"enabled": True, "queueWait": {"enabled": True, "metric": "a/b"}}}}, "/hpa/queueWait/metric"),
+}  # fmt: skip
+REFUSED = {**NAMES, **NETWORK, **ROUTES, **PODS}
 
 TAKEN = {
     "labels and annotations of clouds": {
@@ -125,6 +164,22 @@ TAKEN = {
     "routes": gateway(
         hostnames=["*.grpc.example", "1.example"], httpHostnames=["*.http.example"], services=["a.b_c.D1"],
         parentRefs=[{"name": "public", "sectionName": "https"}, {"name": "public", "sectionName": "a.b"}, {"name": "public", "namespace": "other"}]),
+    "tolerations": {"tolerations": [
+        {"operator": "Exists"}, {"key": "a.example/b", "operator": "Exists", "value": "", "effect": "NoExecute", "tolerationSeconds": 0},
+        {"key": "a"}, {"key": "a", "operator": "Equal", "value": "b", "effect": "PreferNoSchedule"}]},
+    "DNS": {"dnsConfig": {"nameservers": ["10.0.0.1", "fd00::1", "::ffff"], "searches": ["_a.b_c", ".", "a.example."], "options": [{"name": "ndots", "value": "2"}]}},
+    "aliases": {"hostAliases": [{"ip": "fd00::1", "hostnames": ["a.example", "b"]}]},
+    "fields": {"env": [
+        {"name": f"A{i}", "valueFrom": {"fieldRef": {"fieldPath": path}}} for i, path in enumerate([
+            "metadata.name", "metadata.uid", "metadata.labels['a.b/c']", "metadata.annotations['a']", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
+            "status.hostIPs", "status.podIP", "status.podIPs"])]},
+    "resources of the container": variable(resourceFieldRef={"resource": "limits.ephemeral-storage", "divisor": "1Mi"}),
+    "a prefix": {"envFrom": [{"prefix": "a-b.C ", "configMapRef": {"name": "a.b"}}]},
+    "a mount below which nothing is writable": mount(readOnly=True, recursiveReadOnly="Enabled", mountPropagation="None"),
+    "a mount by a variable": mount(subPathExpr="$(POD)", mountPropagation="HostToContainer"),
+    "profiles of the node": {
+        "podSecurityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}, "supplementalGroups": [0, 2147483647]},
+        "securityContext": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "a"}, "seccompProfile": {"type": "RuntimeDefault"}}},
     "a GPU's slice": gpu("nvidia.com/mig-1g.10gb"),
 }  # fmt: skip
 
