@@ -25,7 +25,6 @@ NAMES = {
     "an annotation whose key has spaces": ({"service": {"annotations": {"the team": "a"}}}, "at '/service/annotations'"),
     "a node's label with spaces": ({"nodeSelector": {"zone": "a b"}}, "/nodeSelector/zone"),
     "a peer's label with spaces": ({"networkPolicy": {"grpc": {"from": [{"podSelector": {"matchLabels": {"a": "b c"}}}]}}}, "/podSelector/matchLabels/a"),
-    "a topology key with spaces": ({"topologySpread": {"topologyKeys": ["the zone"]}}, "/topologySpread/topologyKeys/0"),
     "a name that is cut off after a dot": ({"nameOverride": 52 * "a" + ".b", "fullnameOverride": "x"}, "at '/nameOverride': maxLength: got 54, want 53"),
     "a name with an empty part": ({"serviceAccount": {"name": "a..b"}}, "/serviceAccount/name"),
     "a class with an empty part": ({**LET_IN, "ingress": {"enabled": True, "className": "a..b", "hosts": [{"host": "a"}]}}, "/ingress/className"),

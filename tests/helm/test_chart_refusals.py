@@ -254,7 +254,8 @@ REFUSED = {
     "a rollout that fails before a pod counts": (
         {"minReadySeconds": 600}, "progressDeadlineSeconds 600 must be more than minReadySeconds 600: Kubernetes would refuse the Deployment"),
     "no DNS at all": ({"dnsPolicy": "None", "dnsConfig": {"options": [{"name": "ndots"}]}}, "dnsPolicy None: Kubernetes would refuse the pods"),
-    "scaling by no policy": ({"autoscaling": {"behavior": {"scaleUp": {"policies": []}}}}, "/autoscaling/behavior/scaleUp/policies"),
+    "spread over what no node has": ({"topologySpread": {"topologyKeys": ["the zone"]}}, "/topologySpread/topologyKeys/0"),
+    "scaling by no policy": ({"autoscaling": {"hpa": {"enabled": True}, "behavior": {"scaleUp": {"policies": []}}}}, "/autoscaling/behavior/scaleUp/policies"),
     "a misspelt key of HTTP": ({"config": {"http": {"allowed_orgin": "*"}}}, "'allowed_orgin' not allowed"),
     "an empty peer": ({"networkPolicy": {"grpc": {"from": [{}]}}}, "/networkPolicy/grpc/from/0"),
     "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "/podLabels/app.kubernetes.io~1name"),
