@@ -145,7 +145,19 @@ PODS = {
     "a group of more than 31 bits": ({"podSecurityContext": {"supplementalGroups": [2147483648]}}, "/podSecurityContext/supplementalGroups/0"),
     "a metric whose name is a path": ({"autoscaling": {"hpa": {"enabled": True, "queueWait": {"enabled": True, "metric": "a/b"}}}}, "/hpa/queueWait/metric"),
 }  # fmt: skip
-REFUSED = {**NAMES, **NETWORK, **ROUTES, **PODS}
+
+
+def monitor(**changes) -> dict:
+    return {**LET_IN, "serviceMonitor": {"enabled": True, **changes}}
+
+
+MONITORS = {
+    "seconds before minutes": (monitor(interval="15s1m"), "/serviceMonitor/interval"),
+    "seconds twice": (monitor(scrapeTimeout="5s5s"), "/serviceMonitor/scrapeTimeout"),
+    "an action that is none": (monitor(relabelings=[{"action": "rename", "targetLabel": "a"}]), "/serviceMonitor/relabelings/0/action"),
+    "a source that is no label": (monitor(metricRelabelings=[{"sourceLabels": ["a-b"], "targetLabel": "a"}]), "/serviceMonitor/metricRelabelings/0/sourceLabels/0"),
+}  # fmt: skip
+REFUSED = {**NAMES, **NETWORK, **ROUTES, **PODS, **MONITORS}
 
 TAKEN = {
     "labels and annotations of clouds": {
@@ -179,6 +191,7 @@ TAKEN = {
     "profiles of the node": {
         "podSecurityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"}, "supplementalGroups": [0, 2147483647]},
         "securityContext": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "a"}, "seccompProfile": {"type": "RuntimeDefault"}}},
+    "an interval in two units": monitor(interval="1m30s", scrapeTimeout="0m10s"),
     "a GPU's slice": gpu("nvidia.com/mig-1g.10gb"),
 }  # fmt: skip
 

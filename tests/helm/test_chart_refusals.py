@@ -31,6 +31,10 @@ def model(**changes) -> dict:
     return {"models": [{**MODEL, **changes}]}
 
 
+def relabeled(**monitor) -> dict:
+    return {"serviceMonitor": {"enabled": True, **monitor}, **LET_IN}
+
+
 # Maps the name of a case to (values, words of the error). The table "What is refused, and why" in README.md gives the reasons.
 REFUSED = {
     "a grace period that drain uses up": (
@@ -223,6 +227,16 @@ REFUSED = {
     "a job that the alert of the release does not know": (
         {"serviceMonitor": {"enabled": True, "relabelings": [{"targetLabel": "a", "replacement": "b"}, {"targetLabel": "job", "replacement": "x"}]}, **LET_IN},
         "serviceMonitor.relabelings[1].targetLabel job: the chart's alert, its dashboard and its queries for KEDA go by this label"),
+    "a label of series that the chart's queries go by": (
+        relabeled(metricRelabelings=[{"action": "Lowercase", "sourceLabels": ["pod"], "targetLabel": "pod"}]), "serviceMonitor.metricRelabelings[0].targetLabel pod"),
+    "a label that is dropped": (
+        relabeled(relabelings=[{"action": "LabelDrop", "regex": "po.|endpoint"}]), "serviceMonitor.relabelings[0].regex po.|endpoint with the action labeldrop takes pod"),
+    "labels that are not kept": (
+        relabeled(metricRelabelings=[{"action": "labelkeep", "regex": "__name__|job|namespace|pod|model"}]), "the action labelkeep takes service away"),
+    "a relabeling to nothing": (relabeled(relabelings=[{"replacement": "a"}]), "serviceMonitor.relabelings[0] needs targetLabel for the action replace"),
+    "a hash without a modulus": (
+        relabeled(relabelings=[{"action": "hashmod", "targetLabel": "shard"}]), "serviceMonitor.relabelings[0] needs modulus for the action hashmod"),
+    "scrapes without an interval": (relabeled(interval="0s", scrapeTimeout="0s"), "/serviceMonitor/interval"),
     "an alert that there is not": (
         {"prometheusRule": {"disabled": ["LongembedSlow", "LongembedSlo"]}}, "prometheusRule.disabled[1] LongembedSlo is none of the alerts: LongembedAbsent, "),
     "spans that the network policy keeps in": (
@@ -293,6 +307,9 @@ TAKEN = {
     "HPA alone": {"autoscaling": {"hpa": {"enabled": True}}},
     "KEDA alone": {"autoscaling": {"keda": KEDA}},
     "KEDA that authenticates itself": {"autoscaling": {"keda": {**KEDA, "authModes": "tls,bearer", "authenticationRef": {"name": "a"}}}},
+    "relabelings that leave the labels of queries": relabeled(
+        relabelings=[{"action": "labeldrop", "regex": "pod_.*"}, {"action": "keepequal", "sourceLabels": ["__a"], "targetLabel": "namespace"}, {"action": "labelmap"}],
+        metricRelabelings=[{"action": "LabelKeep", "regex": "__name__|job|namespace|pod|service|model|le"}, {"action": "drop", "regex": "a", "targetLabel": "job"}]),
     "KEDA by labels of the ServiceMonitor": {**MONITOR, **LET_IN, "autoscaling": {"keda": {**KEDA, "query": "", "runningBatches": "1.4"}}},
     "the rule of this release alone": {**MONITOR, **LET_IN, "prometheusRule": {"enabled": True, "shippedRules": False}},
     "HPA by queue wait alone": {

@@ -241,9 +241,9 @@
 {{- if gt $interval 120 -}}
 {{- fail (printf "serviceMonitor.interval %s is more than 2m: the rules take rates over 5m, which need two samples" $monitor.interval) -}}
 {{- end -}}
-{{- range $index, $rule := $monitor.relabelings -}}
-{{- if has $rule.targetLabel (list "job" "namespace" "pod" "service") -}}
-{{- fail (printf "serviceMonitor.relabelings[%d].targetLabel %s: the chart's alert, its dashboard and its queries for KEDA go by this label; choose another" $index $rule.targetLabel) -}}
+{{- range $list := list "relabelings" "metricRelabelings" -}}
+{{- range $index, $rule := get $monitor $list -}}
+{{- include "longembed.refuseRelabeling" (list (printf "serviceMonitor.%s[%d]" $list $index) $rule) -}}
 {{- end -}}
 {{- end -}}
 {{- $keda := .Values.autoscaling.keda -}}
@@ -258,6 +258,30 @@
 {{- range $index, $name := .Values.prometheusRule.disabled -}}
 {{- if not (has $name $alerts) -}}
 {{- fail (printf "prometheusRule.disabled[%d] %s is none of the alerts: %s" $index $name (sortAlpha $alerts | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects a rule, of the path that is given first, that the operator would skip the ServiceMonitor for, or that changes or drops a label that queries go by. */}}
+{{- define "longembed.refuseRelabeling" -}}
+{{- $path := first . -}}
+{{- $rule := last . -}}
+{{- $action := default "replace" $rule.action | lower -}}
+{{- $writes := has $action (list "replace" "hashmod" "lowercase" "uppercase") -}}
+{{- if and (or $writes (has $action (list "keepequal" "dropequal"))) (not $rule.targetLabel) -}}
+{{- fail (printf "%s needs targetLabel for the action %s: Prometheus' operator would skip the ServiceMonitor" $path $action) -}}
+{{- end -}}
+{{- if and (eq $action "hashmod") (not $rule.modulus) -}}
+{{- fail (printf "%s needs modulus for the action hashmod: Prometheus' operator would skip the ServiceMonitor" $path) -}}
+{{- end -}}
+{{- $why := "the chart's alert, its dashboard and its queries for KEDA go by this label" -}}
+{{- range $label := list "job" "namespace" "pod" "service" -}}
+{{- if and $writes (eq $rule.targetLabel $label) -}}
+{{- fail (printf "%s.targetLabel %s: %s; choose another" $path $label $why) -}}
+{{- end -}}
+{{- $matches := regexMatch (printf "^(?s:%s)$" (default "(.*)" $rule.regex)) $label -}}
+{{- if or (and (eq $action "labeldrop") $matches) (and (eq $action "labelkeep") (not $matches)) -}}
+{{- fail (printf "%s.regex %s with the action %s takes %s away: %s; keep it" $path (default "(.*)" $rule.regex) $action $label $why) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
