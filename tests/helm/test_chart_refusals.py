@@ -35,6 +35,10 @@ def relabeled(**monitor) -> dict:
     return {"serviceMonitor": {"enabled": True, **monitor}, **LET_IN}
 
 
+def renewed(duration: str, before: str) -> dict:
+    return {"tls": {"enabled": True, "certManager": {"enabled": True, "issuerRef": {"name": "i"}, "duration": duration, "renewBefore": before}}}
+
+
 # Maps the name of a case to (values, words of the error). The table "What is refused, and why" in README.md gives the reasons.
 REFUSED = {
     "a grace period that drain uses up": (
@@ -61,6 +65,10 @@ REFUSED = {
     "a certificate of cert-manager without TLS": ({"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "i"}}}}, "/tls/certManager/enabled"),
     "TLS without a certificate": ({"tls": {"enabled": True}}, "at '/tls"),
     "TLS with two certificates": ({"tls": {**TLS["tls"], "certManager": {"enabled": True, "issuerRef": {"name": "i"}}}}, "oneOf"),
+    "a certificate that is renewed before it is there": (
+        renewed("24h", "720h"), "tls.certManager.renewBefore 720h must be less than tls.certManager.duration 24h"),
+    "a certificate for minutes": (renewed("59m", "5m"), "tls.certManager.duration 59m is less than 1h"),
+    "a certificate that is renewed in the last minute": (renewed("1h", "299s"), "tls.certManager.renewBefore 299s is less than 5m"),
     "cert-manager without an issuer": ({"tls": {"enabled": True, "certManager": {"enabled": True}}}, "/tls/certManager/issuerRef/name"),
     "a load balancer without TLS": ({**LOAD_BALANCER, **LET_IN}, "service.type LoadBalancer leads out of the cluster in plaintext; set tls.enabled"),
     "a load balancer that the network policy keeps out": (
@@ -310,6 +318,7 @@ TAKEN = {
     "relabelings that leave the labels of queries": relabeled(
         relabelings=[{"action": "labeldrop", "regex": "pod_.*"}, {"action": "keepequal", "sourceLabels": ["__a"], "targetLabel": "namespace"}, {"action": "labelmap"}],
         metricRelabelings=[{"action": "LabelKeep", "regex": "__name__|job|namespace|pod|service|model|le"}, {"action": "drop", "regex": "a", "targetLabel": "job"}]),
+    "a certificate for an hour": renewed("60m", "5m"),
     "KEDA by labels of the ServiceMonitor": {**MONITOR, **LET_IN, "autoscaling": {"keda": {**KEDA, "query": "", "runningBatches": "1.4"}}},
     "the rule of this release alone": {**MONITOR, **LET_IN, "prometheusRule": {"enabled": True, "shippedRules": False}},
     "HPA by queue wait alone": {

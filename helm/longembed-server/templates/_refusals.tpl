@@ -6,6 +6,7 @@
 {{- include "longembed.refuseResources" . -}}
 {{- include "longembed.refuseReplicas" . -}}
 {{- include "longembed.refuseModels" . -}}
+{{- include "longembed.refuseCertificate" . -}}
 {{- include "longembed.refuseKeyNames" . -}}
 {{- include "longembed.refuseService" . -}}
 {{- include "longembed.refuseUnreachable" . -}}
@@ -99,6 +100,23 @@
 {{- /* NAME:PROFILE also names a model. */ -}}
 {{- if and $tei.model (not (hasKey $names (splitList ":" $tei.model | first))) -}}
 {{- fail (printf "config.tei.model %s is none of models: %s" $tei.model (keys $names | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects what cert-manager's webhook refuses. */}}
+{{- define "longembed.refuseCertificate" -}}
+{{- with .Values.tls.certManager -}}
+{{- $duration := include "longembed.seconds" .duration | int -}}
+{{- $before := include "longembed.seconds" .renewBefore | int -}}
+{{- if and .enabled (lt $duration 3600) -}}
+{{- fail (printf "tls.certManager.duration %s is less than 1h, the least that cert-manager takes" .duration) -}}
+{{- end -}}
+{{- if and .enabled (lt $before 300) -}}
+{{- fail (printf "tls.certManager.renewBefore %s is less than 5m, the least that cert-manager takes" .renewBefore) -}}
+{{- end -}}
+{{- if and .enabled (ge $before $duration) -}}
+{{- fail (printf "tls.certManager.renewBefore %s must be less than tls.certManager.duration %s: cert-manager would refuse the Certificate; lower it, too" .renewBefore .duration) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
