@@ -164,6 +164,7 @@ TAKEN = {
         "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/a b", "EKS.example/x": ""}},
         "service": {"annotations": {"service.beta.kubernetes.io/aws-load-balancer-type": "external"}},
         "nodeSelector": {"node.kubernetes.io/instance-type": "g4dn.xlarge", "Pool": ""}, "commonLabels": {63 * "x": 63 * "y", "a.b/c_D.e": "1"}},
+    "a name that begins with a digit": {"fullnameOverride": "1a"},
     "the longest name": {"nameOverride": "9" + 52 * "a", "fullnameOverride": 53 * "a"},
     "a key that begins with a dot": {"apiKeys": {"allowPlaintext": True, "existingSecret": "a.b", "fileKey": ".keys_A-1.yaml"}},
     "addresses": peer(ipBlock={"cidr": "10.128.0.0/9", "except": ["10.200.255.255/32", "10.192.0.0/10"]}),

@@ -151,3 +151,26 @@ def test_kubernetes_takes_what_the_chart_takes(cluster, ns, case):
 def test_kubernetes_refuses_what_the_chart_refuses_for_it(cluster, ns, unchecked, case):
     values, _ = REFUSED[case]
     assert refused(cluster, values, unchecked)
+
+
+def test_a_name_that_the_selector_has_does_not_change(cluster, namespace):
+    """Helm would give the services the new name first, so that they lose their pods, and then fail at the Deployment, which the API server does not change."""
+    full = ("--set", f"fullnameOverride={NAME}")
+    helm(cluster, namespace, "install", "r", str(CHART))
+    first = cluster.objects(namespace)
+    with pytest.raises(AssertionError, match=f"nameOverride: the Deployment {NAME} selects its pods by the name longembed-server, which cannot change to other"):
+        helm(cluster, namespace, "upgrade", "r", str(CHART), *full, "--set", "nameOverride=other")
+    assert cluster.objects(namespace) == first
+    helm(cluster, namespace, "upgrade", "r", str(CHART), *full)
+    helm(cluster, namespace, "upgrade", "r", str(CHART), "--set", "nameOverride=other")
+
+
+def test_a_rollback_after_an_upgrade_that_failed_half_way(cluster, namespace):
+    """The API server refuses the service's port when the objects before it have been changed."""
+    helm(cluster, namespace, "install", "r", str(CHART))
+    first = cluster.objects(namespace)
+    outside = ("service.type=NodePort", "service.nodePort=80", "service.allowPlaintext=true", "networkPolicy.enabled=false", "replicas=3")
+    with pytest.raises(AssertionError, match="not in the valid range"):
+        helm(cluster, namespace, "upgrade", "r", str(CHART), *(word for value in outside for word in ("--set", value)))
+    helm(cluster, namespace, "rollback", "r", "1")
+    assert cluster.objects(namespace) == first

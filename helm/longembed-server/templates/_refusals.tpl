@@ -16,11 +16,22 @@
 {{- include "longembed.refuseExtras" . -}}
 {{- end -}}
 
-{{/* The names of services come from this one. Releases may begin with a digit and contain dots. */}}
+{{/* The names of services come from this one. Releases may begin with a digit, as services may since Kubernetes 1.36, and contain dots. A Deployment keeps its selector. */}}
 {{- define "longembed.refuseName" -}}
 {{- $name := include "longembed.fullname" . -}}
-{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
-{{- fail (printf "%s, from the release's name and nameOverride, cannot name a service, which begins with a letter and has only a-z, 0-9 and -; set fullnameOverride" $name) -}}
+{{- $rule := "has only a-z, 0-9 and -" -}}
+{{- $pattern := "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" -}}
+{{- if semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version -}}
+{{- $rule = printf "begins with a letter (before Kubernetes 1.36; here %s) and %s" .Capabilities.KubeVersion.Version $rule -}}
+{{- $pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$" -}}
+{{- end -}}
+{{- if not (regexMatch $pattern $name) -}}
+{{- fail (printf "%s, from the release's name, nameOverride or fullnameOverride, cannot name a service, which %s; set fullnameOverride" $name $rule) -}}
+{{- end -}}
+{{- $deployment := default dict (lookup "apps/v1" "Deployment" .Release.Namespace $name) -}}
+{{- $selected := dig "spec" "selector" "matchLabels" "app.kubernetes.io/name" "" $deployment -}}
+{{- if and $selected (ne $selected (include "longembed.name" .)) -}}
+{{- fail (printf "nameOverride: the Deployment %s selects its pods by the name %s, which cannot change to %s; set nameOverride to %s, or install another release" $name $selected (include "longembed.name" .) $selected) -}}
 {{- end -}}
 {{- end -}}
 
