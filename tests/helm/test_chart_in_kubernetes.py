@@ -63,11 +63,13 @@ def pod_of(cluster, namespace: str) -> dict:
 
 @pytest.mark.parametrize("example", NAMES)
 def test_install(cluster, namespace, example):
-    """Every object is accepted, and the pod is admitted under Pod Security's level `restricted`."""
+    """Every object is accepted, and the pod is admitted under Pod Security's level `restricted`, as are those of `helm test`."""
     helm(cluster, namespace, "install", "r", str(CHART), *values_of(example))
     admitted = cluster.request("POST", f"/api/v1/namespaces/{namespace}/pods", pod_of(cluster, namespace))
     assert admitted["status"]["phase"] == "Pending"
     cluster.request("DELETE", f"/api/v1/namespaces/{namespace}/pods/pod?gracePeriodSeconds=0")
+    tests = [one for one in yaml.safe_load_all(helm(cluster, namespace, "get", "hooks", "r")) if one]
+    assert tests and [cluster.refusal(namespace, one) for one in tests] == [""] * len(tests)
     helm(cluster, namespace, "uninstall", "r")
     assert cluster.objects(namespace) == {}
 

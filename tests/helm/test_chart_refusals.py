@@ -280,6 +280,9 @@ REFUSED = {
     "scaling by no policy": ({"autoscaling": {"hpa": {"enabled": True}, "behavior": {"scaleUp": {"policies": []}}}}, "/autoscaling/behavior/scaleUp/policies"),
     "a misspelt key of HTTP": ({"config": {"http": {"allowed_orgin": "*"}}}, "'allowed_orgin' not allowed"),
     "an empty peer": ({"networkPolicy": {"grpc": {"from": [{}]}}}, "/networkPolicy/grpc/from/0"),
+    "an annotation that the chart sets": ({"podAnnotations": {"checksum/config": "a"}}, "/podAnnotations/checksum~1config"),
+    "the container that kubectl takes": (
+        {"podAnnotations": {"kubectl.kubernetes.io/default-container": "a"}}, "/podAnnotations/kubectl.kubernetes.io~1default-container"),
     "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "/podLabels/app.kubernetes.io~1name"),
     "the server's address": ({"config": {"listen": "0.0.0.0:1"}}, "'listen' not allowed"),
     "the server's keys": ({"config": {"api_keys": "/keys"}}, "'api_keys' not allowed"),
