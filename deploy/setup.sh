@@ -87,10 +87,25 @@ alone() {
 # debian_version: 12 on bookworm; nothing on testing and on other systems.
 debian_version() { sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release; }
 
+# apt_get ARGUMENTS...: runs apt-get as root. A machine that has just started may be upgrading itself: apt waits for the lock on packages, but not for that on their lists.
+apt_get() {
+  local said name until=$((SECONDS + 600)) settings=(DEBIAN_FRONTEND=noninteractive "LC_ALL=$LC_ALL")
+  # sudo passes no proxy on.
+  for name in http_proxy https_proxy no_proxy; do [ -z "${!name-}" ] || settings+=("$name=${!name}"); done
+  until said=$(as_root env "${settings[@]}" apt-get -o DPkg::Lock::Timeout=600 "$@" 2>&1); do
+    if [[ $said != *'Could not get lock'* ]] || [ "$SECONDS" -ge "$until" ]; then
+      printf '%s\n' "$said"
+      return 1
+    fi
+    sleep 5
+  done
+  printf '%s\n' "$said"
+}
+
+update_and_install() { apt_get update && apt_get install -y --no-install-recommends "$@"; }
+
 install_packages() {
-  # Passes the proxy on, which sudo would drop. Waits for apt's lock, which a machine that has just started may hold to upgrade itself.
-  local missing=() package installed settings=(DEBIAN_FRONTEND=noninteractive) name wait='-o DPkg::Lock::Timeout=600'
-  for name in http_proxy https_proxy; do [ -z "${!name-}" ] || settings+=("$name=${!name}"); done
+  local missing=() package installed
   installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n${db:Status-Status} ${Package}:${Architecture}\n' "$@" 2>/dev/null || true)
   for package in "$@"; do
     grep -qxF "installed $package" <<<"$installed" || missing+=("$package")
@@ -100,7 +115,7 @@ install_packages() {
     fail "packages are missing and this user may not install them; run as root: apt-get install ${missing[*]}"
   say "installing Debian packages: ${missing[*]}"
   run_logged apt.log "apt-get failed; check the network and the package sources, then run this again" \
-    as_root env "${settings[@]}" sh -c "apt-get $wait update && apt-get $wait install -y --no-install-recommends ${missing[*]}"
+    update_and_install "${missing[@]}"
 }
 
 cargo_is_new_enough() {

@@ -8,6 +8,7 @@ under load: an idle server has no latency.
 """
 
 import argparse
+import http.client
 import json
 import math
 import re
@@ -54,8 +55,9 @@ class Prometheus:
                     return json.load(answer)["data"]
             except urllib.error.HTTPError as error:
                 reason = json.load(error)["error"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            sys.exit(f"error: {self.url} does not answer as Prometheus does: {getattr(error, 'reason', error)}")
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            reason = getattr(error, "reason", error)
+            sys.exit(f"error: {self.url} does not answer as Prometheus does: {reason if str(reason).isprintable() else repr(reason)}")
         raise ValueError(reason)
 
     def query(self, expression: str) -> list[float]:

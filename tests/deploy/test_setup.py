@@ -65,17 +65,27 @@ def test_a_proxy_is_for_downloads_only(own):
 
 
 def test_apt_gets_the_proxy_and_waits_for_its_lock(tmp_path):
-    """sudo drops the environment. An upgrade that runs by itself on a machine that has just started holds the lock for minutes."""
+    """sudo drops the environment, also the names that no proxy reaches. An upgrade that runs by itself on a machine that has just started holds the locks for minutes;
+    apt does not wait for that of the lists, and says so."""
     apt = tmp_path / "apt-get"
-    apt.write_text(f"#!/bin/sh\necho \"$http_proxy $https_proxy $DEBIAN_FRONTEND $*\" >>{tmp_path}/called\n")
+    is_locked = f"[ -e {tmp_path}/free ] || {{ touch {tmp_path}/free; echo 'E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1' >&2; exit 100; }}"
+    apt.write_text(f"#!/bin/sh\n{is_locked}\necho \"$http_proxy $https_proxy $no_proxy $DEBIAN_FRONTEND $*\" >>{tmp_path}/called\n")
     apt.chmod(0o755)
-    script = f"""logs={tmp_path}; id() {{ echo 1000; }}; sudo() {{ env -i PATH={tmp_path}:/usr/bin:/bin "$@"; }}; install_packages no-such-package"""
+    script = f"""logs={tmp_path}; id() {{ echo 1000; }}; sudo() {{ env -i PATH={tmp_path}:/usr/bin:/bin "$@"; }}; sleep() {{ :; }}; install_packages no-such-package"""
     (tmp_path / "sudo").write_text("")
     (tmp_path / "sudo").chmod(0o755)
-    done = bash(script, PATH=f"{tmp_path}:/usr/bin:/bin", http_proxy="http://proxy:1", https_proxy="http://proxy:2")
+    done = bash(script, PATH=f"{tmp_path}:/usr/bin:/bin", http_proxy="http://proxy:1", https_proxy="http://proxy:2", no_proxy="mirror.example")
     assert done.returncode == 0, done.stderr
-    settings = "http://proxy:1 http://proxy:2 noninteractive -o DPkg::Lock::Timeout=600"
+    settings = "http://proxy:1 http://proxy:2 127.0.0.1,localhost,mirror.example noninteractive -o DPkg::Lock::Timeout=600"
     assert (tmp_path / "called").read_text() == f"{settings} update\n{settings} install -y --no-install-recommends no-such-package\n"
+
+
+def test_an_error_of_apt_is_shown_at_once(tmp_path):
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\necho 'E: Unable to locate package' >&2; exit 100\n")
+    apt.chmod(0o755)
+    done = bash(f"logs={tmp_path}; as_root() {{ \"$@\"; }}; sleep() {{ exit 9; }}; install_packages no-such-package", PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert done.returncode == 1 and "E: Unable to locate package" in done.stderr and "apt-get failed" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("own", [{}, {"LONGEMBED__LISTEN": "0.0.0.0:1", "LONGEMBED__LOG__LEVEL": "error", "LONGEMBED_SERVER": "production:50051"}])

@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -101,7 +102,7 @@ class Cluster:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:1::/112",
         ]
 
     def wait_until_ready(self) -> None:
@@ -176,6 +177,27 @@ class Cluster:
             resources = self.request("GET", base)["resources"]
             found += [f"{base}/namespaces/{{}}/{one['name']}" for one in resources if one["namespaced"] and "list" in one["verbs"]]
         return found
+
+    @functools.cached_property
+    def collections(self) -> dict[tuple[str, str], str]:
+        """Maps the version and kind of every namespaced object to its path, with {} for the namespace."""
+        groups = self.request("GET", "/apis")["groups"]
+        found = {}
+        for version in ["v1", *(version["groupVersion"] for group in groups for version in group["versions"])]:
+            base = f"/apis/{version}" if "/" in version else f"/api/{version}"
+            for one in self.request("GET", base)["resources"]:
+                if one["namespaced"] and "/" not in one["name"]:
+                    found[version, one["kind"]] = f"{base}/namespaces/{{}}/{one['name']}"
+        return found
+
+    def refusal(self, namespace: str, one: dict) -> str:
+        """Returns why the API server would not create the object, or nothing. Creates nothing."""
+        path = self.collections[one["apiVersion"], one["kind"]].format(namespace)
+        try:
+            self.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", one)
+        except RuntimeError as error:
+            return str(error)
+        return ""
 
     def objects(self, namespace: str) -> dict[tuple[str, str], dict]:
         """Returns {(plural, name): object} without what the API server itself records."""

@@ -31,6 +31,14 @@ def model(**changes) -> dict:
     return {"models": [{**MODEL, **changes}]}
 
 
+def relabeled(**monitor) -> dict:
+    return {"serviceMonitor": {"enabled": True, **monitor}, **LET_IN}
+
+
+def renewed(duration: str, before: str) -> dict:
+    return {"tls": {"enabled": True, "certManager": {"enabled": True, "issuerRef": {"name": "i"}, "duration": duration, "renewBefore": before}}}
+
+
 # Maps the name of a case to (values, words of the error). The table "What is refused, and why" in README.md gives the reasons.
 REFUSED = {
     "a grace period that drain uses up": (
@@ -57,6 +65,10 @@ REFUSED = {
     "a certificate of cert-manager without TLS": ({"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "i"}}}}, "/tls/certManager/enabled"),
     "TLS without a certificate": ({"tls": {"enabled": True}}, "at '/tls"),
     "TLS with two certificates": ({"tls": {**TLS["tls"], "certManager": {"enabled": True, "issuerRef": {"name": "i"}}}}, "oneOf"),
+    "a certificate that is renewed before it is there": (
+        renewed("24h", "720h"), "tls.certManager.renewBefore 720h must be less than tls.certManager.duration 24h"),
+    "a certificate for minutes": (renewed("59m", "5m"), "tls.certManager.duration 59m is less than 1h"),
+    "a certificate that is renewed in the last minute": (renewed("1h", "299s"), "tls.certManager.renewBefore 299s is less than 5m"),
     "cert-manager without an issuer": ({"tls": {"enabled": True, "certManager": {"enabled": True}}}, "/tls/certManager/issuerRef/name"),
     "a load balancer without TLS": ({**LOAD_BALANCER, **LET_IN}, "service.type LoadBalancer leads out of the cluster in plaintext; set tls.enabled"),
     "a load balancer that the network policy keeps out": (
@@ -104,6 +116,13 @@ REFUSED = {
     "no rules at all": ({"prometheusRule": {"enabled": True, "shippedRules": False}}, "/prometheusRule/shippedRules"),
     "more replicas at least than at most": ({"autoscaling": {"minReplicas": 7}}, "autoscaling.minReplicas 7 is more than autoscaling.maxReplicas 6"),
     "no replicas": ({"replicas": 0}, "/replicas"),
+    "a memory limit below the default's request": (
+        {"resources": {"limits": {"memory": "1536Mi"}}},
+        "resources.requests.memory 2Gi is more than resources.limits.memory 1536Mi: Kubernetes would refuse the pods; set both"),
+    "a request of CPU above the limit": ({"resources": {"requests": {"cpu": "2001m"}}}, "resources.requests.cpu 2001m is more than resources.limits.cpu 2"),
+    "a request in bytes above the limit": ({"resources": {"requests": {"memory": 2147483649}}}, "is more than resources.limits.memory 2Gi"),
+    "a request of disk above the limit": (
+        {"resources": {"requests": {"ephemeral-storage": "1.5G"}, "limits": {"ephemeral-storage": "1Gi"}}}, "resources.requests.ephemeral-storage 1.5G is more"),
     "fewer replicas than the budget keeps": ({"replicas": 2, "podDisruptionBudget": {"minAvailable": 3}}, "minAvailable 3 leaves none of 2 replicas to evict"),
     "as many replicas as the budget keeps": ({"replicas": 2, "podDisruptionBudget": {"minAvailable": 2}}, "minAvailable 2 leaves none of 2 replicas to evict"),
     "the default's replicas are fewer than the budget keeps": ({"podDisruptionBudget": {"minAvailable": 2}}, "leaves none of 2 replicas"),
@@ -112,6 +131,7 @@ REFUSED = {
         {"autoscaling": {"minReplicas": 2, "hpa": {"enabled": True}}, "podDisruptionBudget": {"minAvailable": 2}}, "none of 2 replicas"),
     "two budgets": ({"replicas": 5, "podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}, "/podDisruptionBudget"),
     "a budget of nothing": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable"),
+    "a budget that no number of Kubernetes holds": ({"podDisruptionBudget": {"maxUnavailable": 2147483648}}, "/podDisruptionBudget/maxUnavailable"),
     "a rollout that cannot move": ({"strategy": {"maxSurge": 0, "maxUnavailable": 0}}, "/strategy"),
     "a rollout that fails while models load": ({"progressDeadlineSeconds": 300}, "progressDeadlineSeconds 300 must be more than what probes.startup allows"),
     "CUDA without a GPU": (model(device="cuda"), "/gpu/enabled"),
@@ -215,6 +235,16 @@ REFUSED = {
     "a job that the alert of the release does not know": (
         {"serviceMonitor": {"enabled": True, "relabelings": [{"targetLabel": "a", "replacement": "b"}, {"targetLabel": "job", "replacement": "x"}]}, **LET_IN},
         "serviceMonitor.relabelings[1].targetLabel job: the chart's alert, its dashboard and its queries for KEDA go by this label"),
+    "a label of series that the chart's queries go by": (
+        relabeled(metricRelabelings=[{"action": "Lowercase", "sourceLabels": ["pod"], "targetLabel": "pod"}]), "serviceMonitor.metricRelabelings[0].targetLabel pod"),
+    "a label that is dropped": (
+        relabeled(relabelings=[{"action": "LabelDrop", "regex": "po.|endpoint"}]), "serviceMonitor.relabelings[0].regex po.|endpoint with the action labeldrop takes pod"),
+    "labels that are not kept": (
+        relabeled(metricRelabelings=[{"action": "labelkeep", "regex": "__name__|job|namespace|pod|model"}]), "the action labelkeep takes service away"),
+    "a relabeling to nothing": (relabeled(relabelings=[{"replacement": "a"}]), "serviceMonitor.relabelings[0] needs targetLabel for the action replace"),
+    "a hash without a modulus": (
+        relabeled(relabelings=[{"action": "hashmod", "targetLabel": "shard"}]), "serviceMonitor.relabelings[0] needs modulus for the action hashmod"),
+    "scrapes without an interval": (relabeled(interval="0s", scrapeTimeout="0s"), "/serviceMonitor/interval"),
     "an alert that there is not": (
         {"prometheusRule": {"disabled": ["LongembedSlow", "LongembedSlo"]}}, "prometheusRule.disabled[1] LongembedSlo is none of the alerts: LongembedAbsent, "),
     "spans that the network policy keeps in": (
@@ -246,10 +276,14 @@ REFUSED = {
     "a rollout that fails before a pod counts": (
         {"minReadySeconds": 600}, "progressDeadlineSeconds 600 must be more than minReadySeconds 600: Kubernetes would refuse the Deployment"),
     "no DNS at all": ({"dnsPolicy": "None", "dnsConfig": {"options": [{"name": "ndots"}]}}, "dnsPolicy None: Kubernetes would refuse the pods"),
-    "scaling by no policy": ({"autoscaling": {"behavior": {"scaleUp": {"policies": []}}}}, "/autoscaling/behavior/scaleUp/policies"),
+    "spread over what no node has": ({"topologySpread": {"topologyKeys": ["the zone"]}}, "/topologySpread/topologyKeys/0"),
+    "scaling by no policy": ({"autoscaling": {"hpa": {"enabled": True}, "behavior": {"scaleUp": {"policies": []}}}}, "/autoscaling/behavior/scaleUp/policies"),
     "a misspelt key of HTTP": ({"config": {"http": {"allowed_orgin": "*"}}}, "'allowed_orgin' not allowed"),
     "an empty peer": ({"networkPolicy": {"grpc": {"from": [{}]}}}, "/networkPolicy/grpc/from/0"),
-    "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "invalid propertyName 'app.kubernetes.io/name'"),
+    "an annotation that the chart sets": ({"podAnnotations": {"checksum/config": "a"}}, "/podAnnotations/checksum~1config"),
+    "the container that kubectl takes": (
+        {"podAnnotations": {"kubectl.kubernetes.io/default-container": "a"}}, "/podAnnotations/kubectl.kubernetes.io~1default-container"),
+    "a label that services select by": ({"podLabels": {"app.kubernetes.io/name": "other"}}, "/podLabels/app.kubernetes.io~1name"),
     "the server's address": ({"config": {"listen": "0.0.0.0:1"}}, "'listen' not allowed"),
     "the server's keys": ({"config": {"api_keys": "/keys"}}, "'api_keys' not allowed"),
 }
@@ -267,7 +301,7 @@ TAKEN = {
     "a drain as long as bulk calls may wait": drain(f"{BULK_WAIT}s"),
     "a drain as long as bulk calls may wait, which is in the values": drain("20s", max_bulk_queue_wait="20s"),
     "as many connections as the server takes": {"config": {"connections": {"max": 1048576}}},
-    "little of everything": {"resources": {"limits": {"cpu": "0.5", "memory": "0.5Gi"}}},
+    "little of everything": {"resources": {"requests": {"cpu": "0.5", "memory": "0.5Gi"}, "limits": {"cpu": "0.5", "memory": "0.5Gi"}}},
     "keys with TLS and reflection": {**KEYS, **TLS, "config": {"reflection": True, "channelz": True}},
     "keys where a mesh encrypts": {"apiKeys": {**KEYS["apiKeys"], "allowPlaintext": True}},
     "a client CA with TLS": {"tls": {**TLS["tls"], "clientCA": {"existingSecret": "ca"}}},
@@ -284,10 +318,16 @@ TAKEN = {
     "HPA alone": {"autoscaling": {"hpa": {"enabled": True}}},
     "KEDA alone": {"autoscaling": {"keda": KEDA}},
     "KEDA that authenticates itself": {"autoscaling": {"keda": {**KEDA, "authModes": "tls,bearer", "authenticationRef": {"name": "a"}}}},
+    "relabelings that leave the labels of queries": relabeled(
+        relabelings=[{"action": "labeldrop", "regex": "pod_.*"}, {"action": "keepequal", "sourceLabels": ["__a"], "targetLabel": "namespace"}, {"action": "labelmap"}],
+        metricRelabelings=[{"action": "LabelKeep", "regex": "__name__|job|namespace|pod|service|model|le"}, {"action": "drop", "regex": "a", "targetLabel": "job"}]),
+    "a certificate for an hour": renewed("60m", "5m"),
     "KEDA by labels of the ServiceMonitor": {**MONITOR, **LET_IN, "autoscaling": {"keda": {**KEDA, "query": "", "runningBatches": "1.4"}}},
     "the rule of this release alone": {**MONITOR, **LET_IN, "prometheusRule": {"enabled": True, "shippedRules": False}},
     "HPA by queue wait alone": {
         "autoscaling": {"hpa": {"enabled": True, "cpuUtilization": 0, "queueWait": {"enabled": True}}}, "resources": {"requests": {"cpu": None}}},
+    "requests as large as limits, in other units": {"resources": {"requests": {"cpu": "4000m", "memory": "2048Mi"}, "limits": {"cpu": 4, "memory": 2147483648}}},
+    "a limit above the request, in smaller units": {"resources": {"limits": {"memory": "2200M", "cpu": "2500m"}}},
     "a budget that leaves a pod": {"replicas": 3, "podDisruptionBudget": {"minAvailable": 2}},
     "a share that leaves a pod": {"replicas": 3, "podDisruptionBudget": {"minAvailable": "66%"}},
     "the default budget with one replica": {"replicas": 1},

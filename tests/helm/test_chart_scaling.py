@@ -173,4 +173,16 @@ def test_budget_of_values():
     kept = budget({"replicas": 5, "podDisruptionBudget": {"minAvailable": 4}})
     assert kept["minAvailable"] == 4 and "maxUnavailable" not in kept
     assert budget({"podDisruptionBudget": {"minAvailable": 0}})["minAvailable"] == 0
+
+
+def test_numbers_from_a_million_up_stay_numbers():
+    """Helm reads numbers of values files as floating point, which its templates write as 1e+06: text to Kubernetes."""
+    most = {"minReplicas": 2000000, "maxReplicas": 2147483647}
+    hpa = render({"autoscaling": {**most, **HPA["autoscaling"]}}).one("HorizontalPodAutoscaler")["spec"]
+    assert (hpa["minReplicas"], hpa["maxReplicas"]) == (2000000, 2147483647)
+    keda = render({**WATCHED, "autoscaling": {**most, "keda": {"enabled": True, "serverAddress": "http://p"}}}).one("ScaledObject")["spec"]
+    assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == (2000000, 2147483647)
+    assert budget({"podDisruptionBudget": {"maxUnavailable": 1000000}})["maxUnavailable"] == 1000000
+    kept = budget({"autoscaling": {**most, **HPA["autoscaling"]}, "podDisruptionBudget": {"minAvailable": 1000000}})
+    assert kept["minAvailable"] == 1000000
     assert not render({"podDisruptionBudget": {"enabled": False}}).all("PodDisruptionBudget")

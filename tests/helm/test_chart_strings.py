@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from chart import run_template
+from chart import KUBERNETES, run_template
 
 TEXT = "98765"
 PEERS = [{"podSelector": {}}]
@@ -14,7 +14,7 @@ MODELS = [
 ]
 SERVICE = {"type": "LoadBalancer", "annotations": {"a": TEXT}, "loadBalancerClass": TEXT, "loadBalancerIP": TEXT, "appProtocol": TEXT}
 GATEWAY = {
-    "enabled": True, "parentRefs": [{"name": TEXT, "namespace": TEXT}], "hostnames": [TEXT], "httpHostnames": ["a.example"], "services": [TEXT],
+    "enabled": True, "parentRefs": [{"name": TEXT, "namespace": TEXT}], "hostnames": [TEXT], "httpHostnames": ["a.example"],
     "backendTLS": {"caConfigMap": TEXT}}
 INGRESS = {"enabled": True, "className": TEXT, "hosts": [{"host": TEXT, "paths": [{"path": f"/{TEXT}"}]}], "tls": [{"secretName": TEXT}]}
 VALUES = {
@@ -81,13 +81,20 @@ def test_names_that_yaml_takes_for_other_types_stay_text(word):
     assert named(word) == named("plain")
 
 
-@pytest.mark.parametrize("release", ["1234", "a.b"])
-def test_names_that_no_service_may_have_are_refused(release):
-    result = run_template({}, release=release)
+@pytest.mark.parametrize(("release", "kubernetes"), [("1234", "1.35.9"), ("a.b", KUBERNETES)])
+def test_names_that_no_service_may_have_are_refused(release, kubernetes):
+    result = run_template({}, release=release, kubernetes=kubernetes)
     assert result.returncode != 0
-    assert f"{release}-longembed-server, from the release's name and nameOverride, cannot name a service" in result.stderr
+    assert f"{release}-longembed-server, from the release's name, nameOverride or fullnameOverride, cannot name a service" in result.stderr
     assert "set fullnameOverride" in result.stderr
 
 
 def test_an_override_of_the_name_that_no_service_may_have_is_refused():
-    assert "r-a.b, from the release's name and nameOverride, cannot name a service" in run_template({"nameOverride": "a.b"}).stderr
+    assert "r-a.b, from the release's name, nameOverride or fullnameOverride, cannot name a service" in run_template({"nameOverride": "a.b"}).stderr
+    assert "1a, from the release's name" in run_template({"fullnameOverride": "1a"}, kubernetes="1.35.9").stderr
+
+
+def test_services_may_begin_with_a_digit_since_kubernetes_1_36():
+    for values, release in (({}, "1234"), ({"fullnameOverride": "1a"}, "r")):
+        result = run_template(values, release=release, kubernetes="1.36.0")
+        assert result.returncode == 0, result.stderr

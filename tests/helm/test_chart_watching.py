@@ -54,9 +54,11 @@ def test_service_monitor_elsewhere_with_rules_of_its_own():
 
 def test_releases_of_one_name_meet_in_no_other_namespace():
     """Helm would refuse the second one, and Argo CD would let each take the other's objects."""
-    here, elsewhere = (render({**ON, **{kind: {"enabled": True, "namespace": namespace} for kind in ("serviceMonitor", "prometheusRule")}}) for namespace in ("ns", "monitoring"))
+    kinds = ("serviceMonitor", "prometheusRule", "dashboard")
+    here, elsewhere = (render({**ON, **{kind: {"enabled": True, "namespace": namespace} for kind in kinds}}) for namespace in ("ns", "monitoring"))
     for kind in ("ServiceMonitor", "PrometheusRule"):
-        assert here.one(kind)["metadata"]["name"] == NAME and elsewhere.one(kind)["metadata"]["name"] == f"{NAME}-ns"
+        assert here.one(kind)["metadata"]["name"] == NAME and elsewhere.one(kind)["metadata"]["name"] == f"{NAME}.ns"
+    assert here.one("ConfigMap", f"{NAME}-dashboard") and elsewhere.one("ConfigMap", f"{NAME}.ns-dashboard")
 
 
 @pytest.mark.parametrize(("values", "job"), [({}, NAME), ({"fullnameOverride": "vectors"}, "longembed-vectors")])
@@ -128,7 +130,7 @@ def test_promtool_absent_release_fires(tmp_path):
 
 def test_dashboard():
     manifests = render({**ON, "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Search"}, "namespace": "grafana"}})
-    config = manifests.one("ConfigMap", f"{NAME}-dashboard")
+    config = manifests.one("ConfigMap", f"{NAME}.ns-dashboard")
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1" and config["metadata"]["annotations"] == {"grafana_folder": "Search"}
     assert config["metadata"]["namespace"] == "grafana"
     ((name, text),) = config["data"].items()

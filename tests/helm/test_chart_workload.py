@@ -261,7 +261,7 @@ def test_service_account():
 def test_names():
     assert render({"fullnameOverride": "vectors"}).one("Deployment")["metadata"]["name"] == "vectors"
     assert render({"nameOverride": "vectors"}).one("Deployment")["metadata"]["name"] == "r-vectors"
-    services = render({"nameOverride": "v" * 100}).all("Service")
+    services = render({"nameOverride": "v" * 53}).all("Service")
     assert 53 < max(len(service["metadata"]["name"]) for service in services) <= 63, "a service's name is a DNS label"
 
 

@@ -302,6 +302,23 @@ class NoPrometheus(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.parametrize("answer", [b"\0\0\x06\x04\0\0\0\0\0\0\5\0\0@\0\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}", None])
+def test_evaluate_names_a_server_of_another_protocol(answer):
+    """The first answer is that of gRPC's port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            connection = listener.accept()[0]
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1] if answer else 'port'}"
+        done = run(sys.executable, PROMETHEUS / "evaluate.py", "--prometheus", url)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {url} does not answer as Prometheus does: ") and done.stderr.count("\n") == 1, done.stderr
+
+
 @pytest.mark.parametrize("status", [200, 404, None])
 def test_evaluate_names_a_server_that_is_not_prometheus(status):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (NoPrometheus,), {"status": status})) as server:

@@ -13,10 +13,10 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The name of an object that may be in another namespace, where a release of the same name from elsewhere may have one, too. */}}
+{{/* The name of an object that may be in another namespace, where a release of the same name from elsewhere may have one, too. No full name has the dot. */}}
 {{- define "longembed.nameIn" -}}
 {{- include "longembed.fullname" .root -}}
-{{- if and .namespace (ne .namespace .root.Release.Namespace) }}-{{ .root.Release.Namespace }}{{ end -}}
+{{- if and .namespace (ne .namespace .root.Release.Namespace) }}.{{ .root.Release.Namespace }}{{ end -}}
 {{- end -}}
 
 {{/* Labels that the pods of all components of this release share. */}}

@@ -23,6 +23,17 @@
 {{- toYaml $resources -}}
 {{- end -}}
 
+{{/* The number in a quantity of Kubernetes, such as 0.5 in 500m and 1024 in 1Ki. */}}
+{{- define "longembed.quantity" -}}
+{{- if kindIs "string" . -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 -}}
+{{- $unit := regexFind "[A-Za-z]*$" . -}}
+{{- mulf (trimSuffix $unit . | float64) (get $units $unit) -}}
+{{- else -}}
+{{- float64 . -}}
+{{- end -}}
+{{- end -}}
+
 {{/* A gRPC probe. The kubelet's gRPC probes support neither TLS nor named ports. */}}
 {{- define "longembed.probe" -}}
 grpc:

@@ -3,21 +3,35 @@
 {{- include "longembed.refuseName" . -}}
 {{- include "longembed.refuseShortDrain" . -}}
 {{- include "longembed.refuseShortDeadline" . -}}
+{{- include "longembed.refuseResources" . -}}
 {{- include "longembed.refuseReplicas" . -}}
 {{- include "longembed.refuseModels" . -}}
+{{- include "longembed.refuseCertificate" . -}}
 {{- include "longembed.refuseKeyNames" . -}}
 {{- include "longembed.refuseService" . -}}
 {{- include "longembed.refuseUnreachable" . -}}
+{{- include "longembed.refuseAddresses" . -}}
 {{- include "longembed.refuseBlind" . -}}
 {{- include "longembed.refuseHttp" . -}}
 {{- include "longembed.refuseExtras" . -}}
 {{- end -}}
 
-{{/* The names of services come from this one. Releases may begin with a digit and contain dots. */}}
+{{/* The names of services come from this one. Releases may begin with a digit, as services may since Kubernetes 1.36, and contain dots. A Deployment keeps its selector. */}}
 {{- define "longembed.refuseName" -}}
 {{- $name := include "longembed.fullname" . -}}
-{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
-{{- fail (printf "%s, from the release's name and nameOverride, cannot name a service, which begins with a letter and has only a-z, 0-9 and -; set fullnameOverride" $name) -}}
+{{- $rule := "has only a-z, 0-9 and -" -}}
+{{- $pattern := "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" -}}
+{{- if semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version -}}
+{{- $rule = printf "begins with a letter (before Kubernetes 1.36; here %s) and %s" .Capabilities.KubeVersion.Version $rule -}}
+{{- $pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$" -}}
+{{- end -}}
+{{- if not (regexMatch $pattern $name) -}}
+{{- fail (printf "%s, from the release's name, nameOverride or fullnameOverride, cannot name a service, which %s; set fullnameOverride" $name $rule) -}}
+{{- end -}}
+{{- $deployment := default dict (lookup "apps/v1" "Deployment" .Release.Namespace $name) -}}
+{{- $selected := dig "spec" "selector" "matchLabels" "app.kubernetes.io/name" "" $deployment -}}
+{{- if and $selected (ne $selected (include "longembed.name" .)) -}}
+{{- fail (printf "nameOverride: the Deployment %s selects its pods by the name %s, which cannot change to %s; set nameOverride to %s, or install another release" $name $selected (include "longembed.name" .) $selected) -}}
 {{- end -}}
 {{- end -}}
 
@@ -43,6 +57,17 @@
 {{- end -}}
 {{- if ge (int .Values.minReadySeconds) $deadline -}}
 {{- fail (printf "progressDeadlineSeconds %d must be more than minReadySeconds %d: Kubernetes would refuse the Deployment" $deadline (int .Values.minReadySeconds)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longembed.refuseResources" -}}
+{{- $resources := .Values.resources -}}
+{{- range $name, $request := $resources.requests -}}
+{{- with get $resources.limits $name -}}
+{{- if gt (include "longembed.quantity" $request | float64) (include "longembed.quantity" . | float64) -}}
+{{- fail (printf "resources.requests.%s %v is more than resources.limits.%s %v: Kubernetes would refuse the pods; set both" $name $request $name .) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -86,6 +111,23 @@
 {{- /* NAME:PROFILE also names a model. */ -}}
 {{- if and $tei.model (not (hasKey $names (splitList ":" $tei.model | first))) -}}
 {{- fail (printf "config.tei.model %s is none of models: %s" $tei.model (keys $names | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects what cert-manager's webhook refuses. */}}
+{{- define "longembed.refuseCertificate" -}}
+{{- with .Values.tls.certManager -}}
+{{- $duration := include "longembed.seconds" .duration | int -}}
+{{- $before := include "longembed.seconds" .renewBefore | int -}}
+{{- if and .enabled (lt $duration 3600) -}}
+{{- fail (printf "tls.certManager.duration %s is less than 1h, the least that cert-manager takes" .duration) -}}
+{{- end -}}
+{{- if and .enabled (lt $before 300) -}}
+{{- fail (printf "tls.certManager.renewBefore %s is less than 5m, the least that cert-manager takes" .renewBefore) -}}
+{{- end -}}
+{{- if and .enabled (ge $before $duration) -}}
+{{- fail (printf "tls.certManager.renewBefore %s must be less than tls.certManager.duration %s: cert-manager would refuse the Certificate; lower it, too" .renewBefore .duration) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -170,6 +212,53 @@
 {{- toYaml $found -}}
 {{- end -}}
 
+{{- define "longembed.refuseAddresses" -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- range $index, $range := .Values.service.loadBalancerSourceRanges -}}
+{{- include "longembed.refuseCidr" (list (printf "service.loadBalancerSourceRanges[%d]" $index) $range) -}}
+{{- end -}}
+{{- include "longembed.refusePeers" (list "networkPolicy.grpc.from" $policy.grpc.from) -}}
+{{- include "longembed.refusePeers" (list "networkPolicy.metrics.from" $policy.metrics.from) -}}
+{{- range $direction, $peers := dict "ingress" "from" "egress" "to" -}}
+{{- range $index, $rule := default list (get $policy $direction) -}}
+{{- $path := printf "networkPolicy.%s[%d]" $direction $index -}}
+{{- include "longembed.refusePeers" (list (printf "%s.%s" $path $peers) (default list (get $rule $peers))) -}}
+{{- range $number, $port := $rule.ports -}}
+{{- if and (hasKey $port "endPort") (lt (int $port.endPort) (int $port.port)) -}}
+{{- fail (printf "%s.ports[%d].endPort %d is less than port %d" $path $number (int $port.endPort) (int $port.port)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects peers, of the path that is given first. */}}
+{{- define "longembed.refusePeers" -}}
+{{- $path := first . -}}
+{{- range $index, $peer := last . -}}
+{{- with $peer.ipBlock -}}
+{{- include "longembed.refuseCidr" (list (printf "%s[%d].ipBlock.cidr" $path $index) .cidr) -}}
+{{- range $number, $range := .except -}}
+{{- include "longembed.refuseCidr" (list (printf "%s[%d].ipBlock.except[%d]" $path $index $number) $range) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects an IPv4 range, of the path that is given first, whose address has bits beyond the prefix. Those of IPv6 are left to Kubernetes. */}}
+{{- define "longembed.refuseCidr" -}}
+{{- $parts := splitList "/" (last .) -}}
+{{- if not (contains ":" (first $parts)) -}}
+{{- $address := 0 -}}
+{{- range splitList "." (first $parts) -}}{{- $address = add (mul $address 256) (atoi .) -}}{{- end -}}
+{{- $hosts := 1 -}}
+{{- range until (sub 32 (last $parts | atoi) | int) -}}{{- $hosts = mul $hosts 2 -}}{{- end -}}
+{{- if mod $address $hosts -}}
+{{- fail (printf "%s %s has bits beyond its prefix; clear them" (first .) (last .)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Rejects what would leave the release unwatched: the operator skips such a ServiceMonitor, rates have no two samples, or an alert is not the one that was meant. */}}
 {{- define "longembed.refuseBlind" -}}
 {{- $monitor := .Values.serviceMonitor -}}
@@ -181,9 +270,9 @@
 {{- if gt $interval 120 -}}
 {{- fail (printf "serviceMonitor.interval %s is more than 2m: the rules take rates over 5m, which need two samples" $monitor.interval) -}}
 {{- end -}}
-{{- range $index, $rule := $monitor.relabelings -}}
-{{- if has $rule.targetLabel (list "job" "namespace" "pod" "service") -}}
-{{- fail (printf "serviceMonitor.relabelings[%d].targetLabel %s: the chart's alert, its dashboard and its queries for KEDA go by this label; choose another" $index $rule.targetLabel) -}}
+{{- range $list := list "relabelings" "metricRelabelings" -}}
+{{- range $index, $rule := get $monitor $list -}}
+{{- include "longembed.refuseRelabeling" (list (printf "serviceMonitor.%s[%d]" $list $index) $rule) -}}
 {{- end -}}
 {{- end -}}
 {{- $keda := .Values.autoscaling.keda -}}
@@ -198,6 +287,30 @@
 {{- range $index, $name := .Values.prometheusRule.disabled -}}
 {{- if not (has $name $alerts) -}}
 {{- fail (printf "prometheusRule.disabled[%d] %s is none of the alerts: %s" $index $name (sortAlpha $alerts | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Rejects a rule, of the path that is given first, that the operator would skip the ServiceMonitor for, or that changes or drops a label that queries go by. */}}
+{{- define "longembed.refuseRelabeling" -}}
+{{- $path := first . -}}
+{{- $rule := last . -}}
+{{- $action := default "replace" $rule.action | lower -}}
+{{- $writes := has $action (list "replace" "hashmod" "lowercase" "uppercase") -}}
+{{- if and (or $writes (has $action (list "keepequal" "dropequal"))) (not $rule.targetLabel) -}}
+{{- fail (printf "%s needs targetLabel for the action %s: Prometheus' operator would skip the ServiceMonitor" $path $action) -}}
+{{- end -}}
+{{- if and (eq $action "hashmod") (not $rule.modulus) -}}
+{{- fail (printf "%s needs modulus for the action hashmod: Prometheus' operator would skip the ServiceMonitor" $path) -}}
+{{- end -}}
+{{- $why := "the chart's alert, its dashboard and its queries for KEDA go by this label" -}}
+{{- range $label := list "job" "namespace" "pod" "service" -}}
+{{- if and $writes (eq $rule.targetLabel $label) -}}
+{{- fail (printf "%s.targetLabel %s: %s; choose another" $path $label $why) -}}
+{{- end -}}
+{{- $matches := regexMatch (printf "^(?s:%s)$" (default "(.*)" $rule.regex)) $label -}}
+{{- if or (and (eq $action "labeldrop") $matches) (and (eq $action "labelkeep") (not $matches)) -}}
+{{- fail (printf "%s.regex %s with the action %s takes %s away: %s; keep it" $path (default "(.*)" $rule.regex) $action $label $why) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
