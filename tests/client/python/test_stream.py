@@ -14,17 +14,24 @@ from longembed.pending import PART_CODE_POINTS  # noqa: E402
 from scripted_server import abort_overloaded, answer, refusal, serving  # noqa: E402
 
 
-def collect_blocking(address, items, **options):
+def collect_blocking(address, items, answers=None, **options):
+    """Returns the answers, which are also in the list `answers` if the stream ends with an error."""
+    answers = [] if answers is None else answers
     with Client(address, timeout=options.pop("client_timeout", 20)) as client:
-        return list(client.embed_stream(items, **options))
+        answers.extend(client.embed_stream(items, **options))
+    return answers
 
 
-def collect_async(address, items, **options):
+def collect_async(address, items, answers=None, **options):
+    answers = [] if answers is None else answers
+
     async def run():
         async with AsyncClient(address, timeout=options.pop("client_timeout", 20)) as client:
-            return [found async for found in client.embed_stream(items, **options)]
+            async for found in client.embed_stream(items, **options):
+                answers.append(found)
 
-    return asyncio.run(run())
+    asyncio.run(run())
+    return answers
 
 
 COLLECTORS = pytest.mark.parametrize("collect", [collect_blocking, collect_async], ids=["blocking", "async"])
@@ -405,6 +412,25 @@ def test_an_answer_without_a_vector_is_an_error_of_the_stream(collect):
 
     with serving(empty) as address, pytest.raises(longembed.LongEmbedError, match="without a vector"):
         collect(address, texts(1))
+
+
+@COLLECTORS
+def test_details_that_cannot_be_read_do_not_hide_the_error(collect):
+    """As a proxy or another server might send them, beside an answer and at the end of a stream."""
+
+    def torn(requests, context):
+        status = messages.Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="too long")
+        status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff")
+        yield messages.EmbedStreamResponse(id=next(requests).id, result=messages.EmbedResult(error=status))
+        next(requests)
+        context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff"),))
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no more")
+
+    answers = []
+    with serving(torn) as address, pytest.raises(InvalidArgument, match="no more"):
+        collect(address, texts(2), answers=answers)
+    (first,) = answers
+    assert str(first.error) == "too long" and first.error.code == "INVALID_ARGUMENT" and first.error.reason is None
 
 
 def test_a_refused_text_is_answered_while_the_iterable_waits():
