@@ -568,6 +568,28 @@ def test_an_async_caller_that_breaks_off_ends_the_stream_and_its_own_iterable():
     assert closed == [True]
 
 
+def test_a_client_that_is_closed_ends_its_streams():
+    def slow(requests, context):
+        for request in requests:
+            yield answer(request)
+            time.sleep(0.3)
+
+    def run_blocking(address):
+        client = Client(address, timeout=10)
+        for _ in client.embed_stream(texts(9)):
+            client.close()
+
+    async def run(address):
+        client = AsyncClient(address, timeout=10)
+        async for _ in client.embed_stream(texts(9)):
+            await client.close()
+
+    with serving(slow) as address:
+        for call in (run_blocking, lambda address: asyncio.run(run(address))):
+            with pytest.raises(ValueError, match="Cannot invoke RPC"):
+                call(address)
+
+
 def test_unary_calls_are_retried_by_grpc(monkeypatch):
     calls = []
 
