@@ -388,17 +388,18 @@ def test_an_answer_to_an_id_that_was_never_sent_is_an_error(collect, id):
 
 
 @COLLECTORS
-def test_an_answer_that_is_not_in_the_encoding_is_an_error(collect):
-    """Half of a float16 at the end, as a proxy or another server might send it."""
+@pytest.mark.parametrize("encoding, packed", [("FLOAT16", b"abc"), ("FLOAT16", b"abcd"), ("FLOAT32", b"abcd"), ("INT8", b""), ("BINARY", b"ab")])
+def test_an_answer_that_is_not_in_the_encoding_is_an_error(collect, encoding, packed):
+    """Half of a float16 at the end, or another encoding, as a proxy or another server might send it."""
 
     def torn(requests, context):
         for request in requests:
             result = messages.EmbedResult(tokens=1)
-            result.embeddings.add(packed=b"abc", dimensions=1)
+            result.embeddings.add(packed=packed, dimensions=1)
             yield messages.EmbedStreamResponse(id=request.id, result=result)
 
-    with serving(torn) as address, pytest.raises(longembed.LongEmbedError, match="not FLOAT16") as raised:
-        collect(address, texts(1), encoding="FLOAT16")
+    with serving(torn) as address, pytest.raises(longembed.LongEmbedError, match=f"not {encoding}") as raised:
+        collect(address, texts(1), encoding=encoding)
     assert raised.value.code == "INTERNAL"
 
 
