@@ -182,6 +182,12 @@ def test_the_command_line_outranks_the_limit(exported):
     assert (model.content["trained_window"], model.content["trained_window_source"]) == (30, "--trained-window")
 
 
+def test_sizes_that_only_distilbert_reads_are_ignored_elsewhere(exported):
+    """A ColBERT's config, for example, may name the size of its vectors `dim`."""
+    folder, model, _ = exported(lambda folder: edit(folder / "config.json", dim=128, hidden_dim=7, n_layers=9))
+    assert_right(folder, model)
+
+
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 @pytest.mark.parametrize("window", [3, 15])
 def test_a_window_shorter_than_every_sample_of_the_check(exported, kind, window):
