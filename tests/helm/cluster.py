@@ -25,7 +25,7 @@ from schemas import CUSTOM, KUBERNETES, ROOT, module_directory  # noqa: E402
 
 API_SERVER = ROOT / "build/tools/kube-apiserver"
 TOKEN = "test-token"
-# What a real cluster has before the chart is installed, and its controllers would create.
+# Objects that a real cluster has before the chart is installed, and that its controllers would create.
 OBJECTS = {
     "/apis/scheduling.k8s.io/v1/priorityclasses": {"metadata": {"name": "production"}, "value": 1000},
     "/apis/node.k8s.io/v1/runtimeclasses": {"metadata": {"name": "nvidia"}, "handler": "nvidia"},
