@@ -51,7 +51,7 @@ class Prometheus:
         """Raises ValueError with Prometheus' own error. Ends the program when something else answers, or nothing."""
         try:
             try:
-                with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=30) as answer:
+                with self._opener().open(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}", timeout=30) as answer:
                     return json.load(answer)["data"]
             except urllib.error.HTTPError as error:
                 reason = json.load(error)["error"]
@@ -59,6 +59,11 @@ class Prometheus:
             reason = getattr(error, "reason", error)
             sys.exit(f"error: {self.url} does not answer as Prometheus does: {reason if str(reason).isprintable() else repr(reason)}")
         raise ValueError(reason)
+
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """Returns one without the proxies of the environment, which could not reach this machine, if the URL is on it."""
+        local = urllib.parse.urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
+        return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
 
     def query(self, expression: str) -> list[float]:
         """Returns the value of each series, without NaN, which is the ratio or quantile of no data."""

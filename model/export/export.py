@@ -219,9 +219,11 @@ def is_causal(architecture: ModuleType, config: dict) -> bool:
 def refuse_lost_layers(config: dict, sizes: dict) -> None:
     """Raises ExportError if the config's sizes differ from the tensors', which means that the files lack layers or have more than the config."""
     said = {
-        "num_hidden_layers": "layers", "n_layer": "layers", "n_layers": "layers", "hidden_size": "hidden_size", "n_embd": "hidden_size", "dim": "hidden_size",
-        "intermediate_size": "intermediate_size", "n_inner": "intermediate_size", "hidden_dim": "intermediate_size",
+        "num_hidden_layers": "layers", "n_layer": "layers", "hidden_size": "hidden_size", "n_embd": "hidden_size", "intermediate_size": "intermediate_size",
+        "n_inner": "intermediate_size",
     }  # fmt: skip
+    if config.get("model_type") == "distilbert":  # Other configs may have these names for something else, which no library reads.
+        said |= {"n_layers": "layers", "dim": "hidden_size", "hidden_dim": "intermediate_size"}
     for key, size in said.items():
         if config.get(key) not in (None, sizes[size]):
             raise ExportError(f"config.json says {key} = {config[key]}, but the tensors are for {sizes[size]}; the checkpoint is incomplete.")

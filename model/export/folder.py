@@ -269,7 +269,7 @@ def _window(settings: dict, settings_file: Path, tokenizer_config: dict, tokeniz
         if limit is None or limit >= LARGEST_WINDOW:
             continue
         if not limit >= 1 or not isinstance(limit, int):  # Tokenizers fail on 512.0. The first is also true for NaN.
-            raise ExportError(f"{files.name_of(file)} says {key} = {limit}, which must be a whole number of tokens; correct it or give --trained-window.")
+            raise ExportError(f"{files.name_of(file)} says {key} = {limit}, which must be a whole number of tokens; correct it.")
         return limit, f"{key} of {file.name}"
     return None, None
 

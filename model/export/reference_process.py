@@ -246,12 +246,13 @@ def load_tokenizer(folder: str):
 
 
 def lower_case(tokenizer) -> None:
-    """Lower-cases every text before the tokenizer's own normalizer, as sentence-transformers does for do_lower_case."""
+    """Lower-cases every text before the tokenizer's own normalizers, unless one of them does, as sentence-transformers does for do_lower_case."""
     from tokenizers import normalizers
 
     own = tokenizer.backend_tokenizer.normalizer
-    lower = normalizers.Lowercase()
-    tokenizer.backend_tokenizer.normalizer = lower if own is None else normalizers.Sequence([lower, own])
+    parts = list(own) if isinstance(own, normalizers.Sequence) else [] if own is None else [own]
+    if not any(isinstance(part, normalizers.Lowercase) for part in parts):
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
 
 
 def _own_reference(folder: str):

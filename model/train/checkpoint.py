@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model.export import architectures, checkpoints, sources, text_side
-from model.export.export import pooling, trained_window
+from model.export.export import chosen_prompts, default_prompt_name, pooling, trained_window
 from model.train.errors import TrainError
 
 STRIDE_KEY = "longembed_position_stride"  # Key in the config.json of a folder whose position table this trainer has expanded.
@@ -31,6 +31,7 @@ class Original:
     window: int
     pooling: str
     prompts: dict[str, str]
+    default_prompt_name: str | None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -47,17 +48,24 @@ def load(name: str) -> Original:
         raise TrainError(f"{name} has rotary positions; training starts from a checkpoint with a learned position table.")
     if STRIDE_KEY in checkpoint.config or known and known.position_stride > 1:
         raise TrainError(f"{name} has an expanded position table already; start from the checkpoint that it was made from.")
+    pooled_by = pooling({}, known, checkpoint, architecture)
+    if checkpoint.dense or pooled_by not in ("MEAN", "CLS"):
+        what = "Dense modules after pooling" if checkpoint.dense else f"the pooling {pooled_by}"
+        raise TrainError(f"{name} has {what}, which training would lose; start from a checkpoint with one vector per text by mean or cls, without them.")
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
+    tokenizer_json = text_side.strip(checkpoint.tokenizer)
+    prompts = chosen_prompts({}, known, checkpoint)
     return Original(
         # A checkpoint on the hub may change between two runs. Its label has the commit, once it has been loaded.
         identity=source.label if isinstance(source, sources.HubSource) else source.identity,
         config=checkpoint.config,
         tensors=checkpoint.tensors,
-        tokenizer_json=text_side.strip(checkpoint.tokenizer),
+        tokenizer_json=text_side.lower_cased(tokenizer_json) if checkpoint.lower_case else tokenizer_json,
         architecture=architecture,
         window=trained_window({}, known, checkpoint, longest, 1),
-        pooling=pooling({}, known, checkpoint, architecture),
-        prompts=known.prompts if known else checkpoint.prompts,
+        pooling=pooled_by,
+        prompts=prompts,
+        default_prompt_name=default_prompt_name({}, checkpoint, prompts),
     )
 
 
@@ -81,7 +89,7 @@ def write(folder: Path, original: Original, config: dict, tensors: dict[str, Ten
     files = {
         "1_Pooling/config.json": {"word_embedding_dimension": config["hidden_size"], **modes},
         "sentence_bert_config.json": {"max_seq_length": original.window},
-        "config_sentence_transformers.json": {"prompts": original.prompts},
+        "config_sentence_transformers.json": {"prompts": original.prompts, "default_prompt_name": original.default_prompt_name},
     }
     for name, content in files.items():
         _replace(folder / name, json.dumps(content, indent=1).encode())

@@ -122,9 +122,9 @@ def _lines(file: Path, content: str) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            text = json.loads(line)["text"]
+            text = json.loads(line, object_pairs_hook=_with_distinct_keys)["text"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise TrainError(f'{file}, line {number} is not a JSON object with a string "text".') from error
+            raise TrainError(f'{file}, line {number} is not a JSON object with a string "text", or has a key twice.') from error
         if not isinstance(text, str):
             raise TrainError(f'{file}, line {number} is not a JSON object with a string "text".')
         try:
@@ -132,6 +132,14 @@ def _lines(file: Path, content: str) -> Iterator[str]:
         except UnicodeEncodeError as error:
             raise TrainError(f"{file}, line {number} has the lone surrogate U+{ord(text[error.start]):04X} in its text; remove it.") from error
         yield text
+
+
+def _with_distinct_keys(pairs: list[tuple[str, object]]) -> dict:
+    """Raises ValueError for a key twice, of which json would keep the last value alone."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
 
 
 def _paragraphs(text: str) -> list[str]:

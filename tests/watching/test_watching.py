@@ -282,7 +282,8 @@ class FakePrometheus(http.server.BaseHTTPRequestHandler):
         ({"state": "firing"}, [], "failed: A"),
     ],
 )
-def test_evaluate_fails_on_queries_without_data(settings, arguments, says):
+def test_evaluate_fails_on_queries_without_data(settings, arguments, says, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # Nothing listens there, and a proxy could not reach this machine.
     handler = type("Handler", (FakePrometheus,), settings)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as prometheus:
         threading.Thread(target=prometheus.serve_forever, daemon=True).start()

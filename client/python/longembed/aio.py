@@ -17,7 +17,7 @@ import grpc
 from longembed import channel as channels
 from longembed import messages, requests, results, retry
 from longembed import progress as progress_bars
-from longembed.errors import LongEmbedError, from_rpc
+from longembed.errors import LongEmbedError, Unavailable, from_rpc
 from longembed.options import Options, TextLike
 from longembed.pending import Pending, Step, StreamItem
 from longembed.stream import SECONDS_TO_END
@@ -220,6 +220,8 @@ class _Stream:
         except LongEmbedError as failed:
             error = failed
             call.cancel()
+        except asyncio.CancelledError:  # By _cancel, which needs no error any more, or because the client is closed, as the next stream will tell.
+            error = Unavailable("the call was cancelled", "UNAVAILABLE")
         async with self._changed:
             self._pending.ended(generation, error)
             self._changed.notify_all()

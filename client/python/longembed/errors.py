@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
+from google.protobuf.message import DecodeError
 
 from longembed import messages
 
@@ -70,13 +73,12 @@ def _restore(message: str, code: str, reason: str | None, field: str | None, ret
 
 
 def from_status(status: messages.Status) -> LongEmbedError:
-    """Converts a google.rpc.Status to an error."""
+    """Converts a google.rpc.Status to an error. Details that cannot be read are left out; the code and the message do not depend on them."""
     reason = field = retry_delay = None
     for detail in status.details:
         for kind in _DETAIL_TYPES:
-            if not detail.Is(kind.DESCRIPTOR):
+            if not detail.Is(kind.DESCRIPTOR) or (message := _read(kind, detail.value)) is None:
                 continue
-            message = kind.FromString(detail.value)
             if kind is messages.ErrorInfo:
                 reason = message.reason or None
             elif kind is messages.RetryInfo:
@@ -90,6 +92,14 @@ def from_status(status: messages.Status) -> LongEmbedError:
 def from_rpc(error: grpc.RpcError) -> LongEmbedError:
     """Converts the error of a failed call, with the details from its trailers."""
     for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
-            return from_status(messages.Status.FromString(value))
+        if key == _DETAILS_KEY and (status := _read(messages.Status, value)) is not None:
+            return from_status(status)
     return _restore(error.details() or error.code().name, error.code().name, None, None, None)
+
+
+def _read(kind: Any, content: bytes) -> Any:
+    """Returns the message, or None for bytes that are none, as a proxy may leave them."""
+    try:
+        return kind.FromString(content)
+    except DecodeError:
+        return None

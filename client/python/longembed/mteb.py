@@ -54,6 +54,9 @@ class LongEmbedEncoder:
         options = {side: sides.options(side) for side in (QUERY, DOCUMENT)}
         served = sides.client.model(options[DOCUMENT].model)
         experiment = {side.lower(): _one_line(options[side].to_dict()) for side in options}
+        if (asking := options[QUERY].model) != options[DOCUMENT].model:
+            asked = sides.client.model(asking)
+            experiment["query_model"] = _one_line({"files": _files(asked), **_identity(asked)})
         experiment |= {f"{side.lower()}_recipe": sides.client.explain(["a"], one).recipe for side, one in options.items() if _refers(one)}
         self.mteb_model_meta = _meta(served, experiment, "dense", ScoringFunction.COSINE, options[DOCUMENT].dimensions)
 
@@ -207,18 +210,24 @@ def _refers(options: Options) -> bool:
     return ":" in (options.model or "") or bool({"recommended", "profile"} & set(extension))
 
 
-def _prompts(served: messages.Model) -> dict[str, str]:
-    """Returns the model's prompts and input types, which options refer to by name. They are in its manifest, not in the files of its revision."""
-    return {name: _one_line(dict(found)) for name in ("prompts", "input_types") if (found := getattr(served, name))}
+def _files(served: messages.Model) -> str:
+    return hashlib.sha256(json.dumps(sorted(served.file_sha256.items())).encode()).hexdigest()[:16]
+
+
+def _identity(served: messages.Model) -> dict[str, str]:
+    """Returns the precision, and the prompts and input types, which options refer to by name or by naming none. They are in the model's manifest, not
+    in the files of its revision."""
+    prompts = {name: _one_line(dict(found)) for name in ("prompts", "input_types") if (found := getattr(served, name))}
+    default = {"default_prompt": served.default_prompt_name} if served.default_prompt_name else {}
+    return {"precision": served.precision, **prompts, **default}
 
 
 def _meta(served: messages.Model, experiment: dict[str, str], kind: str, similarity: ScoringFunction, dimensions: int | None) -> ModelMeta:
-    files = hashlib.sha256(json.dumps(sorted(served.file_sha256.items())).encode()).hexdigest()[:16]
-    meta = ModelMeta.create_empty({"name": f"longembed/{served.name}", "revision": files})
+    meta = ModelMeta.create_empty({"name": f"longembed/{served.name}", "revision": _files(served)})
     return meta.model_copy(
         update={
             "embed_dim": dimensions or served.dimensions,
-            "experiment_kwargs": {"precision": served.precision, **experiment, **_prompts(served)},
+            "experiment_kwargs": {**experiment, **_identity(served)},
             "framework": ["API"],
             "languages": None,
             "max_tokens": served.plain_limit,

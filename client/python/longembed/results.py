@@ -159,6 +159,7 @@ def embedding(id: Hashable, result: messages.EmbedResult, encoding: str, model: 
         raise LongEmbedError("the server answered an input without a vector", "INTERNAL")
     try:
         vectors, scales = _vectors(result.embeddings, encoding)
+        _refuse_other_size(vectors, result.embeddings[0], encoding)
     except ValueError as error:
         raise LongEmbedError(f"the server answered an input with vectors that are not {encoding}: {error}", "INTERNAL") from error
     ranges = np.array([(e.range.start, e.range.end) for e in result.embeddings if e.HasField("range")], np.int64).reshape(-1, 2)
@@ -186,6 +187,13 @@ def tokens(text: messages.TokenizedText) -> Tokens:
         ranges=np.array([(token.range.start, token.range.end) for token in text.tokens], np.int64).reshape(-1, 2),
         special=np.array([token.special for token in text.tokens], bool),
     )
+
+
+def _refuse_other_size(vectors: np.ndarray, first: messages.Embedding, encoding: str) -> None:
+    """Raises ValueError for vectors of another size than the answer says. Those of another encoding are empty, for example."""
+    components = len(first.indices.ids) if first.HasField("indices") else first.dimensions
+    if vectors.shape[1] != (-(-components // 8) if encoding == "BINARY" else components):
+        raise ValueError(f"they do not have {components} components")
 
 
 def _vectors(found: Sequence[messages.Embedding], encoding: str) -> tuple[np.ndarray, np.ndarray | None]:

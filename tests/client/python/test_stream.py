@@ -14,17 +14,24 @@ from longembed.pending import PART_CODE_POINTS  # noqa: E402
 from scripted_server import abort_overloaded, answer, refusal, serving  # noqa: E402
 
 
-def collect_blocking(address, items, **options):
+def collect_blocking(address, items, answers=None, **options):
+    """Returns the answers, which are also in the list `answers` if the stream ends with an error."""
+    answers = [] if answers is None else answers
     with Client(address, timeout=options.pop("client_timeout", 20)) as client:
-        return list(client.embed_stream(items, **options))
+        answers.extend(client.embed_stream(items, **options))
+    return answers
 
 
-def collect_async(address, items, **options):
+def collect_async(address, items, answers=None, **options):
+    answers = [] if answers is None else answers
+
     async def run():
         async with AsyncClient(address, timeout=options.pop("client_timeout", 20)) as client:
-            return [found async for found in client.embed_stream(items, **options)]
+            async for found in client.embed_stream(items, **options):
+                answers.append(found)
 
-    return asyncio.run(run())
+    asyncio.run(run())
+    return answers
 
 
 COLLECTORS = pytest.mark.parametrize("collect", [collect_blocking, collect_async], ids=["blocking", "async"])
@@ -381,17 +388,18 @@ def test_an_answer_to_an_id_that_was_never_sent_is_an_error(collect, id):
 
 
 @COLLECTORS
-def test_an_answer_that_is_not_in_the_encoding_is_an_error(collect):
-    """Half of a float16 at the end, as a proxy or another server might send it."""
+@pytest.mark.parametrize("encoding, packed", [("FLOAT16", b"abc"), ("FLOAT16", b"abcd"), ("FLOAT32", b"abcd"), ("INT8", b""), ("BINARY", b"ab")])
+def test_an_answer_that_is_not_in_the_encoding_is_an_error(collect, encoding, packed):
+    """Half of a float16 at the end, or another encoding, as a proxy or another server might send it."""
 
     def torn(requests, context):
         for request in requests:
             result = messages.EmbedResult(tokens=1)
-            result.embeddings.add(packed=b"abc", dimensions=1)
+            result.embeddings.add(packed=packed, dimensions=1)
             yield messages.EmbedStreamResponse(id=request.id, result=result)
 
-    with serving(torn) as address, pytest.raises(longembed.LongEmbedError, match="not FLOAT16") as raised:
-        collect(address, texts(1), encoding="FLOAT16")
+    with serving(torn) as address, pytest.raises(longembed.LongEmbedError, match=f"not {encoding}") as raised:
+        collect(address, texts(1), encoding=encoding)
     assert raised.value.code == "INTERNAL"
 
 
@@ -405,6 +413,25 @@ def test_an_answer_without_a_vector_is_an_error_of_the_stream(collect):
 
     with serving(empty) as address, pytest.raises(longembed.LongEmbedError, match="without a vector"):
         collect(address, texts(1))
+
+
+@COLLECTORS
+def test_details_that_cannot_be_read_do_not_hide_the_error(collect):
+    """As a proxy or another server might send them, beside an answer and at the end of a stream."""
+
+    def torn(requests, context):
+        status = messages.Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="too long")
+        status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff\xff")
+        yield messages.EmbedStreamResponse(id=next(requests).id, result=messages.EmbedResult(error=status))
+        next(requests)
+        context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff"),))
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no more")
+
+    answers = []
+    with serving(torn) as address, pytest.raises(InvalidArgument, match="no more"):
+        collect(address, texts(2), answers=answers)
+    (first,) = answers
+    assert str(first.error) == "too long" and first.error.code == "INVALID_ARGUMENT" and first.error.reason is None
 
 
 def test_a_refused_text_is_answered_while_the_iterable_waits():
@@ -540,6 +567,28 @@ def test_an_async_caller_that_breaks_off_ends_the_stream_and_its_own_iterable():
         asyncio.run(run(address))
         assert ended.wait(10)
     assert closed == [True]
+
+
+def test_a_client_that_is_closed_ends_its_streams():
+    def slow(requests, context):
+        for request in requests:
+            yield answer(request)
+            time.sleep(0.3)
+
+    def run_blocking(address):
+        client = Client(address, timeout=10)
+        for _ in client.embed_stream(texts(9)):
+            client.close()
+
+    async def run(address):
+        client = AsyncClient(address, timeout=10)
+        async for _ in client.embed_stream(texts(9)):
+            await client.close()
+
+    with serving(slow) as address:
+        for call in (run_blocking, lambda address: asyncio.run(run(address))):
+            with pytest.raises(ValueError, match="Cannot invoke RPC"):
+                call(address)
 
 
 def test_unary_calls_are_retried_by_grpc(monkeypatch):

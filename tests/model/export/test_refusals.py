@@ -296,7 +296,7 @@ def test_configurations_that_do_not_fit(refused, change, kind, words):
     "change, words",
     [
         (settings(max_seq_length="512"), "max_seq_length"), (settings(max_seq_length=0), "max_seq_length = 0"), (settings(max_seq_length=-1), "max_seq_length"),
-        (settings(max_seq_length=True), "max_seq_length = true"), (settings(max_seq_length=30.5), "max_seq_length = 30.5"), (settings(max_seq_length=30.0), "max_seq_length = 30.0, which must be a whole number"),
+        (settings(max_seq_length=True), "max_seq_length = true"), (settings(max_seq_length=30.5), "max_seq_length = 30.5"), (settings(max_seq_length=30.0), "max_seq_length = 30.0, which must be a whole number of tokens; correct it."),
         (tokenizer_config(model_max_length=30.0), "model_max_length = 30.0"),
         (settings(max_seq_length=[32]), "max_seq_length"), (settings(max_seq_length=math.nan), "max_seq_length = nan"), (tokenizer_config(model_max_length=math.nan), "model_max_length = nan"), (tokenizer_config(model_max_length="32"), "model_max_length"),
         (tokenizer_config(model_max_length=0), "model_max_length = 0"), (settings(max_seq_length=2), "trained window of 2"),

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from tokenizers import Tokenizer
 from train_cases import prose, tiny
 
-from model.export import sources
-from model.train import recipes
+from model.export import checkpoints, sources
+from model.train import checkpoint, recipes
 from model.train.__main__ import main
+from model.train.errors import TrainError
 
 
 @pytest.fixture
@@ -59,6 +61,47 @@ def test_a_state_of_another_commit_of_the_hub_is_refused(texts, tmp_path, monkey
     assert main(command) == main(command) == 0
     assert main(command) == 1
     assert "checkpoint = 'hub:owner/tiny@aaaa' instead of 'hub:owner/tiny@bbbb'" in capfd.readouterr().err
+
+
+def test_the_result_lower_cases_as_the_checkpoint_does(texts, tmp_path):
+    """sentence-transformers lower-cases by a setting beside the tokenizer, which would keep letters apart."""
+    folder = tiny(tmp_path / "tiny")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**content, "normalizer": None}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": True}))
+    assert checkpoint.load(str(folder)).tokenizer.encode("ABC").ids == checkpoint.load(str(folder)).tokenizer.encode("abc").ids
+    assert main(["positions", str(folder), "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]) == 0
+    written = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    assert written.encode("ABC").ids == written.encode("abc").ids
+
+
+def test_the_result_has_the_prompts_that_the_exporter_takes(texts, tmp_path, monkeypatch):
+    """Those of the table of known checkpoints are for folders without prompts of their own."""
+    known = checkpoints.Known("owner/tiny", trained_window=32, pooling="MEAN", license="MIT", prompts={"query": "theirs: "})
+    monkeypatch.setattr(checkpoints, "find", lambda name: known)
+    folder = tiny(tmp_path / "tiny")
+    settings = {"prompts": {"query": "q: ", "passage": "p: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    assert main(["positions", str(folder), "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]) == 0
+    assert json.loads((tmp_path / "out/config_sentence_transformers.json").read_text()) == settings
+
+
+@pytest.mark.parametrize(
+    "modules, says",
+    [(["Transformer", "Pooling", "Dense"], "Dense modules after pooling"), (["Transformer", "SpladePooling"], "the pooling SPLADE")],
+)
+def test_modules_that_training_would_lose_are_refused(modules, says, tmp_path):
+    folder = tiny(tmp_path / "tiny")
+    paths = {"Transformer": "", "Pooling": "1_Pooling"}
+    entries = [{"type": f"sentence_transformers.models.{kind}", "path": paths.get(kind, kind)} for kind in modules]
+    (folder / "modules.json").write_text(json.dumps(entries))
+    for kind in set(modules) - paths.keys():
+        (folder / kind).mkdir()
+        (folder / kind / "config.json").write_text("{}")
+    if "Dense" in modules:
+        safetensors.torch.save_file({"linear.weight": torch.eye(64)}, folder / "Dense/model.safetensors")
+    with pytest.raises(TrainError, match=says):
+        checkpoint.load(str(folder))
 
 
 def test_an_expanded_table_is_not_expanded_again(texts, tmp_path, capfd):

@@ -163,3 +163,10 @@ def test_scattered_positions_are_pieces_in_order_within_the_table(n):
         assert (steps >= 1).all() and torch.equal(rows, rows.floor())
         pieces.add(int((steps > 1).sum()) + 1)
     assert max(pieces) == min(batches.MOST_PIECES, max(1, n // batches.SHORTEST_PIECE))
+
+
+def test_a_line_with_a_key_twice_is_refused(tmp_path):
+    """json would keep the last text alone."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}) + '\n{"text": "two", "text": "three"}\n')
+    with pytest.raises(TrainError, match="a.jsonl, line 2 .* has a key twice"):
+        texts.read([tmp_path])

@@ -234,18 +234,23 @@ def advice(options: argparse.Namespace) -> int:
             bench.say(f"round: {len(rows) - 1} recipes and the baseline on {len(sample.documents):,} of {len(corpus.documents):,} documents")
             return bench.measure("", sample, recipes.Recipes({row.name: row for row in rows}, loaded.baseline))["rows"]
 
-        able = bench.able([row for row in loaded.rows.values() if may_be_advised(row, bench, model["name"] if options.manifest else None)])
+        able = bench.able(compared(loaded, bench, model["name"] if options.manifest else None))
         baseline = loaded.rows[loaded.baseline]
         found = advise.advise(corpus, able, baseline, evaluate, options.objective, options.max_vectors, options.within, options.seed)
     write_advice(found, corpus, loaded, model, options)
     return 0
 
 
-def may_be_advised(row: recipes.Row, bench: runner.Bench, manifest_of: str | None) -> bool:
-    """Returns whether the row may become advice, or its baseline. `manifest_of` names the model into whose manifest the advice is written, if any."""
-    if row.kind != "document" or recipes.model_of(row) is None:
-        return True
-    return not bench.names_profile(row) and manifest_of in (None, recipes.model_of(row))
+def compared(loaded: recipes.Recipes, bench: runner.Bench, manifest_of: str | None) -> list[recipes.Row]:
+    """Returns the rows that may become advice, and the baseline, which never does. `manifest_of` names the model into whose manifest the advice is
+    written, if any."""
+
+    def may_be_advised(row: recipes.Row) -> bool:
+        if row.kind != "document" or recipes.model_of(row) is None:
+            return True
+        return not bench.names_profile(row) and manifest_of in (None, recipes.model_of(row))
+
+    return [row for row in loaded.rows.values() if row.name == loaded.baseline or may_be_advised(row)]
 
 
 def write_advice(found: advise.Advice, corpus: Corpus, loaded: recipes.Recipes, model: dict, options: argparse.Namespace) -> None:

@@ -128,7 +128,8 @@ def test_results_of_another_recommendation_are_kept_apart(address, monkeypatch):
     assert LongEmbedEncoder(address, document=recommended).mteb_model_meta.experiment_kwargs != before
 
 
-def test_results_of_other_prompts_are_kept_apart(address, monkeypatch):
+@pytest.mark.parametrize("change", [{"prompts": {"query": "ask: "}}, {"default_prompt_name": "query"}], ids=["prompts", "default"])
+def test_results_of_other_prompts_are_kept_apart(address, monkeypatch, change):
     """The manifest may get other prompts, while the options name them as before, and the model's files stay the same."""
 
     def metas():
@@ -138,12 +139,29 @@ def test_results_of_other_prompts_are_kept_apart(address, monkeypatch):
 
     def described(*given):
         found = model(*given)
-        found.prompts["query"] = "ask: "
+        found.MergeFrom(type(found)(**change))
         return found
 
     monkeypatch.setattr(Client, "model", described)
     for one, other in zip(before, metas(), strict=True):
         assert one.revision == other.revision and one.experiment_name != other.experiment_name
+
+
+def test_results_of_another_model_of_queries_are_kept_apart(address, monkeypatch):
+    """Such as other weights under the name that the options of queries have."""
+    model = Client.model
+
+    def meta(files):
+        def described(self, name=None):
+            found = model(self)
+            if name == "other":
+                found.file_sha256["encoder.pt"] = files
+            return found
+
+        monkeypatch.setattr(Client, "model", described)
+        return LongEmbedEncoder(address, query=Options(model="other")).mteb_model_meta
+
+    assert meta("a").experiment_name != meta("b").experiment_name and meta("a").revision == meta("b").revision
 
 
 def test_results_of_different_options_are_kept_apart(address):

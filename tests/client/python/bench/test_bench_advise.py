@@ -12,7 +12,7 @@ import yaml
 pytest.importorskip("longembed", reason="the Python package is not installed; run tests/run.sh")
 
 from longembed.bench import advise, recipes  # noqa: E402
-from longembed.bench.__main__ import may_be_advised  # noqa: E402
+from longembed.bench.__main__ import compared  # noqa: E402
 
 # Metric and seconds of each recipe. The number of vectors follows from its windows.
 FIGURES = {
@@ -164,12 +164,14 @@ def test_an_extension_is_written_by_the_names_of_the_proto():
 
 
 @pytest.mark.parametrize(("manifest_of", "advised"), [(None, ["a", "b", "c", "words"]), ("served", ["a", "b", "words"])])
-def test_a_manifest_gets_no_advice_of_another_model(manifest_of, advised):
+@pytest.mark.parametrize("baseline", ["a", "c", "d"])
+def test_a_manifest_gets_no_advice_of_another_model(manifest_of, advised, baseline):
+    """Any row may be the baseline, which is no advice: the profile in use, for example."""
     bodies = {"a": {"document": {}}, "b": {"document": {"model": "served"}}, "c": {"document": {"model": "other"}}, "words": {"bm25": {}}}
     bodies["d"] = {"document": {"model": "served:profile"}}
     bench = SimpleNamespace(names_profile=lambda row: ":" in recipes.model_of(row))
-    rows = recipes.parse({"rows": bodies}).rows.values()
-    assert [row.name for row in rows if may_be_advised(row, bench, manifest_of)] == advised
+    loaded = recipes.parse({"baseline": baseline, "rows": bodies})
+    assert sorted(row.name for row in compared(loaded, bench, manifest_of)) == sorted({*advised, baseline})
 
 
 def test_a_baseline_that_cannot_be_run_is_refused(corpus, rows):
