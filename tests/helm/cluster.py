@@ -26,7 +26,7 @@ from schemas import CUSTOM, KUBERNETES, ROOT, module_directory  # noqa: E402
 
 API_SERVER = ROOT / "build/tools/kube-apiserver"
 TOKEN = "test-token"
-# Objects that the controllers of a real cluster create before the chart is installed.
+# Objects that an administrator creates before the chart is installed.
 OBJECTS = {
     "/apis/scheduling.k8s.io/v1/priorityclasses": {"metadata": {"name": "production"}, "value": 1000},
     "/apis/node.k8s.io/v1/runtimeclasses": {"metadata": {"name": "nvidia"}, "handler": "nvidia"},
