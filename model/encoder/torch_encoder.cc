@@ -195,14 +195,17 @@ class TorchEncoder final : public Encoder {
 }  // namespace
 
 absl::Status StatusOfException(const std::exception& error) {
+  // How LibTorch's allocators of a CPU and a GPU, cuBLAS and cuDNN, and the standard library say it.
+  static constexpr absl::string_view kOutOfMemory[] = {"can't allocate memory", "not enough memory", "out of memory",
+                                                       "STATUS_ALLOC_FAILED", "bad_alloc"};
   const absl::string_view text = error.what();
   // The interpreter puts a traceback before the message: what() ends with "RuntimeError: ...".
   const size_t cause = text.rfind("RuntimeError: ");
   const absl::string_view words = cause == absl::string_view::npos ? text : text.substr(cause);
   const std::string first_line(words.substr(0, words.find('\n')));
-  const bool out_of_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
-                             absl::StrContains(text, "not enough memory") || absl::StrContains(text, "out of memory") ||
-                             absl::StrContains(text, "bad_alloc");
+  const bool out_of_memory =
+      dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
+      std::ranges::any_of(kOutOfMemory, [text](absl::string_view said) { return absl::StrContains(text, said); });
   return out_of_memory ? EncoderOutOfMemory(first_line) : EncoderFailed(first_line);
 }
 
