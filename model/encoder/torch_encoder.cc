@@ -170,7 +170,10 @@ class TorchEncoder final : public Encoder {
     return tensor.pin_memory().to(device_, tensor.scalar_type(), /*non_blocking=*/true);
   }
 
+  // Throws if the vectors have another size than the manifest says, because callers read that many components.
   VectorBlock ToBlock(const at::Tensor& vectors) const {
+    TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == vector_size_, "the graph gives vectors ", vectors.sizes(),
+                ", the manifest says vector_size ", vector_size_, "; export the model again");
     const at::Tensor rows = vectors.to(at::kCPU, at::kFloat).contiguous();
     const float* data = rows.data_ptr<float>();
     return {.rows = static_cast<int>(rows.size(0)),
