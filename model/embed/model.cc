@@ -13,19 +13,26 @@ absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& direct
                                                        const std::function<void(double)>& on_progress) {
   absl::StatusOr<ModelManifest> manifest = ReadManifest(directory);
   if (!manifest.ok()) return manifest.status();
-  const std::string path = absl::StrCat(directory, "/", kTokenizerFile);
   // Loads the tokenizer in parallel with verifying the files. Each uses one core and takes a large part of a small
   // model's start.
-  auto loaded = std::async(std::launch::async, [&path] { return LoadHuggingFaceTokenizer(path); });
+  auto loaded = std::async(std::launch::async, [&] { return LoadTokenizer(directory, *manifest); });
   const absl::Status verified = VerifyFiles(*manifest, directory, on_progress);
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = loaded.get();
+  absl::StatusOr<std::unique_ptr<const Tokenizer>> tokenizer = loaded.get();
   if (!verified.ok()) return verified;
   if (!tokenizer.ok()) return tokenizer.status();
-  if ((*tokenizer)->vocabulary_size() > manifest->vocabulary_size) {
-    return ModelDirectoryError(path, absl::StrCat("has ", (*tokenizer)->vocabulary_size(), " entries, the model only ",
-                                                  manifest->vocabulary_size));
-  }
   return std::make_unique<const Model>(Model{.manifest = *std::move(manifest), .tokenizer = *std::move(tokenizer)});
+}
+
+absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadTokenizer(const std::string& directory,
+                                                               const ModelManifest& manifest) {
+  const std::string path = absl::StrCat(directory, "/", kTokenizerFile);
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadHuggingFaceTokenizer(path);
+  if (!tokenizer.ok()) return tokenizer.status();
+  if ((*tokenizer)->vocabulary_size() > manifest.vocabulary_size) {
+    return ModelDirectoryError(path, absl::StrCat("has ", (*tokenizer)->vocabulary_size(), " entries, the model only ",
+                                                  manifest.vocabulary_size));
+  }
+  return *std::move(tokenizer);
 }
 
 }  // namespace longembed

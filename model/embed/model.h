@@ -27,6 +27,11 @@ struct Model {
 absl::StatusOr<std::unique_ptr<const Model>> LoadModel(const std::string& directory,
                                                        const std::function<void(double)>& on_progress = {});
 
+// Reads the tokenizer of a model directory. Errors: FAILED_PRECONDITION (MODEL_DIRECTORY), also if the tokenizer has
+// ids beyond the manifest's vocabulary.
+absl::StatusOr<std::unique_ptr<const Tokenizer>> LoadTokenizer(const std::string& directory,
+                                                               const ModelManifest& manifest);
+
 }  // namespace longembed
 
 #endif  // LONGEMBED_MODEL_EMBED_MODEL_H_

@@ -117,13 +117,17 @@ bool Team::HelpOnce(size_t& first, absl::FunctionRef<bool()> leave) {
 }
 
 HelperThreads::HelperThreads(Team& team, int threads) {
-  for (int i = 0; i < threads; ++i) {
-    threads_.emplace_back([this, &team] {
-      while (!stopping_) {
-        team.Help([this] { return stopping_.load(); });
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      }
-    });
+  const auto help = [this, &team] {
+    while (!stopping_) {
+      team.Help([this] { return stopping_.load(); });
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  };
+  try {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back(help);
+  } catch (...) {
+    stopping_ = true;  // There will be no destructor to end the threads that have started.
+    throw;
   }
 }
 

@@ -101,7 +101,7 @@ class Team {
 // Threads that only help, for programs without worker threads of their own.
 class HelperThreads {
  public:
-  // Starts the threads. `team` must outlive this object.
+  // Starts the threads. `team` must outlive this object. Throws std::system_error if the system refuses one of them.
   HelperThreads(Team& team, int threads);
   ~HelperThreads();
 

@@ -170,7 +170,10 @@ class TorchEncoder final : public Encoder {
     return tensor.pin_memory().to(device_, tensor.scalar_type(), /*non_blocking=*/true);
   }
 
+  // Throws if the vectors have another size than the manifest says, because callers read that many components.
   VectorBlock ToBlock(const at::Tensor& vectors) const {
+    TORCH_CHECK(vectors.dim() == 2 && vectors.size(1) == vector_size_, "the graph gives vectors ", vectors.sizes(),
+                ", the manifest says vector_size ", vector_size_, "; export the model again");
     const at::Tensor rows = vectors.to(at::kCPU, at::kFloat).contiguous();
     const float* data = rows.data_ptr<float>();
     return {.rows = static_cast<int>(rows.size(0)),
@@ -195,14 +198,17 @@ class TorchEncoder final : public Encoder {
 }  // namespace
 
 absl::Status StatusOfException(const std::exception& error) {
+  // How LibTorch's allocators of a CPU and a GPU, cuBLAS and cuDNN, and the standard library say it.
+  static constexpr absl::string_view kOutOfMemory[] = {"can't allocate memory", "not enough memory", "out of memory",
+                                                       "STATUS_ALLOC_FAILED", "bad_alloc"};
   const absl::string_view text = error.what();
   // The interpreter puts a traceback before the message: what() ends with "RuntimeError: ...".
   const size_t cause = text.rfind("RuntimeError: ");
   const absl::string_view words = cause == absl::string_view::npos ? text : text.substr(cause);
   const std::string first_line(words.substr(0, words.find('\n')));
-  const bool out_of_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
-                             absl::StrContains(text, "not enough memory") || absl::StrContains(text, "out of memory") ||
-                             absl::StrContains(text, "bad_alloc");
+  const bool out_of_memory =
+      dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
+      std::ranges::any_of(kOutOfMemory, [text](absl::string_view said) { return absl::StrContains(text, said); });
   return out_of_memory ? EncoderOutOfMemory(first_line) : EncoderFailed(first_line);
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -91,7 +92,7 @@ absl::StatusOr<at::ScalarType> TypeFor(c10::Device device, Precision precision) 
 absl::StatusOr<std::unique_ptr<Encoder>> LoadNative(const std::string& path, const EncoderOptions& options) {
   const absl::StatusOr<const cpu::Kernels*> kernels = cpu::FindKernels(options.kernels);
   if (!kernels.ok()) return kernels.status();
-  RETURN_IF_ERROR(cpu::CheckKernelsOnEveryCore(**kernels));
+  RETURN_IF_ERROR(cpu::CheckKernelsOnEveryCore(**kernels, options.threads));
   absl::StatusOr<MappedModule> loaded = LoadMapped(path);
   if (!loaded.ok()) return loaded.status();
   absl::StatusOr<Program> program = LowerToProgram(loaded->module, loaded->file);
@@ -162,6 +163,10 @@ absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& director
   absl::StatusOr<std::unique_ptr<Encoder>> encoder;
   try {
     encoder = Load(path, manifest, *device, options);
+  } catch (const std::system_error& error) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the system refuses a thread to load ", path, " with (", error.code().message(),
+                     "); raise the limits of processes (ulimit -u, pids.max) and of memory"));
   } catch (const std::exception& error) {
     return ModelDirectoryError(path, std::string(StatusOfException(error).message()));
   }

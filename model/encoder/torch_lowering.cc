@@ -26,6 +26,10 @@ Weight ToWeight(const at::Tensor& tensor) {
 
 Weight WeightOf(const Module& module, const std::string& name) { return ToWeight(module.attr(name).toTensor()); }
 
+// Returns whether the weight is a vector of `width` numbers. Kernels read that many without a check; LibTorch refuses
+// or broadcasts any other number.
+bool IsVector(const Weight& weight, int64_t width) { return weight.rows == 1 && weight.columns == width; }
+
 c10::IValue ConstantOf(const Module& module, const std::string& name) { return module.type()->getConstant(name); }
 
 // Returns the matrix in the precision of the file.
@@ -122,7 +126,10 @@ class LayerLowering {
                 .weight = *std::move(matrix),
                 .activation = kind == "LinearGelu" ? Activation::kGelu : Activation::kNone};
     if (op.weight.columns != program_.widths[in]) return NoKernelFor("a linear layer of another width");
-    if (kind != "LinearNoBias") op.bias = WeightOf(module, "bias");
+    if (kind != "LinearNoBias") {
+      op.bias = WeightOf(module, "bias");
+      if (!IsVector(op.bias, op.weight.rows)) return NoKernelFor("a linear layer with a bias of another width");
+    }
     return Add(std::move(op), static_cast<int>(op.weight.rows));
   }
 
@@ -142,12 +149,13 @@ class LayerLowering {
     const Module& module = *call.part;
     const int width = program_.widths[in];
     Weight weight = WeightOf(module, "weight");
-    if (weight.columns != width) return NoKernelFor("a norm of another width");
+    if (!IsVector(weight, width)) return NoKernelFor("a norm of another width");
     if (ClassOf(module) == "RmsNorm") {
       return Add(RmsNormOp{.in = in, .weight = std::move(weight), .epsilon = EpsilonOf(module)}, width);
     }
     LayerNormOp op{
         .in = in, .weight = std::move(weight), .bias = WeightOf(module, "bias"), .epsilon = EpsilonOf(module)};
+    if (!IsVector(op.bias, width)) return NoKernelFor("a norm with a bias of another width");
     if (ClassOf(module) == "ResidualNorm") {
       op.residual = call.in.size() < 2 ? std::nullopt : values_[call.in[1]];
       if (!op.residual.has_value() || program_.widths[*op.residual] != width) {
@@ -239,7 +247,12 @@ absl::Status LowerEmbeddings(const Module& embeddings, Program& program) {
   } else if (kind != "WordEmbeddings") {
     return NoKernelFor(absl::StrCat("embeddings of class ", kind));
   }
-  program.widths.push_back(static_cast<int>(program.word.columns));
+  const int64_t width = program.word.columns;
+  if (program.position && program.position.columns != width) return NoKernelFor("positions of another width");
+  for (const Weight& norm : {program.embedding_norm_weight, program.embedding_norm_bias}) {
+    if (norm && !IsVector(norm, width)) return NoKernelFor("a norm of embeddings of another width");
+  }
+  program.widths.push_back(static_cast<int>(width));
   return absl::OkStatus();
 }
 
@@ -252,7 +265,10 @@ absl::StatusOr<DenseLayer> LowerDense(const Module& dense, int64_t inputs) {
   if (kind != "Linear" && kind != "LinearNoBias") return NoKernelFor(absl::StrCat("a Dense layer of class ", kind));
   DenseLayer layer{.weight = WeightOf(linear, "weight")};
   if (layer.weight.columns != inputs) return NoKernelFor("a Dense layer of another width");
-  if (kind == "Linear") layer.bias = WeightOf(linear, "bias");
+  if (kind == "Linear") {
+    layer.bias = WeightOf(linear, "bias");
+    if (!IsVector(layer.bias, layer.weight.rows)) return NoKernelFor("a Dense layer with a bias of another width");
+  }
   if (function == "Tanh") {
     layer.activation = Activation::kTanh;
   } else if (function == "ReLU") {
@@ -290,6 +306,9 @@ absl::Status LowerPooling(const Module& pooling, Program& program) {
   }
   program.final_norm = WeightOf(norm, "weight");
   if (norm_kind == "LayerNorm") program.final_norm_bias = WeightOf(norm, "bias");
+  for (const Weight& weight : {program.final_norm, program.final_norm_bias}) {
+    if (weight && !IsVector(weight, program.widths[program.output])) return NoKernelFor("a last norm of another width");
+  }
   program.final_norm_epsilon = EpsilonOf(norm);
   return absl::OkStatus();
 }

@@ -13,7 +13,7 @@ namespace longembed {
 namespace {
 
 constexpr size_t kErrorCapacity = 512;
-constexpr size_t kTokenizerPieceBytes = 64 << 10;  // Takes about 4 MiB of memory.
+constexpr size_t kTokenizerPieceBytes = 64 << 10;  // Takes about 10 MiB of memory.
 
 // The result that a sink collects. Sinks must not throw, because exceptions must not unwind through Rust.
 struct Collected {
@@ -63,7 +63,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
     const LongembedHfStatus status =
         longembed_hf_encode(handle_.get(), text.data(), text.size(), static_cast<size_t>(enough), &CollectTokens,
                             &collected, error, sizeof(error));
-    if (collected.out_of_memory) throw std::bad_alloc();
+    if (collected.out_of_memory || status == LONGEMBED_HF_OUT_OF_MEMORY) throw std::bad_alloc();
     if (status != LONGEMBED_HF_OK) return TokenizerFailed(error);
     return std::move(collected.tokens);
   }

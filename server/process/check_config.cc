@@ -12,10 +12,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "model/embed/model.h"
 #include "model/errors/errors.h"
 #include "model/manifest/manifest.h"
 #include "model/plan/recommendations.h"
-#include "model/text/hf_tokenizer.h"
 #include "server/api/tei/tei_settings.h"
 #include "server/core/model_choice.h"
 #include "server/core/profiles.h"
@@ -64,7 +64,7 @@ absl::Status CheckFilesOfModel(const std::string& directory) {
   const absl::StatusOr<ModelManifest> manifest = ReadManifest(directory);
   if (!manifest.ok()) return absl::OkStatus();  // CheckModels reports it.
   RETURN_IF_ERROR(CheckFiles(directory, *manifest));
-  return LoadHuggingFaceTokenizer(absl::StrCat(directory, "/", kTokenizerFile)).status();
+  return LoadTokenizer(directory, *manifest).status();
 }
 
 // The manifests of the config's models, and their names.

@@ -167,6 +167,15 @@ def test_an_alias_is_a_model(config, model, profile):
     assert checked.returncode == 0, checked.stderr
 
 
+def test_a_tokenizer_beyond_the_models_vocabulary(config, model):
+    manifest = model / "longembed-model.yaml"
+    entries = "vocabulary_size: 30522\n"
+    assert entries in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace(entries, "vocabulary_size: 30000\n"))
+    checked = run("--check-config", "--config", config("models: [{path: model}]\n"))
+    assert checked.returncode == 1 and "tokenizer.json: has 30522 entries, the model only 30000" in checked.stderr
+
+
 def test_two_models_of_one_name(config, model):
     checked = run("--check-config", "--config", config("models: [{path: model}, {path: model}]\n"))
     assert checked.returncode == 1 and checked.stderr == "models[1]: two models are named e5-small-v2; give one of them another name in the config\n"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -146,7 +147,7 @@ absl::Status CheckKernels(const Kernels& kernels) {
   return CheckNorms(kernels);
 }
 
-absl::Status CheckKernelsOnEveryCore(const Kernels& kernels) {
+absl::Status CheckKernelsOnEveryCore(const Kernels& kernels, [[maybe_unused]] int threads) {
 #if defined(__linux__)
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return CheckKernels(kernels);
@@ -155,17 +156,19 @@ absl::Status CheckKernelsOnEveryCore(const Kernels& kernels) {
     if (CPU_ISSET(core, &allowed)) cores.push_back(core);
   }
   std::vector<absl::Status> found(cores.size());
-  {
-    std::vector<std::jthread> threads;
-    for (size_t i = 0; i < cores.size(); ++i) {
-      threads.emplace_back([&kernels, core = cores[i], &status = found[i]] {
-        cpu_set_t own;
-        CPU_ZERO(&own);
-        CPU_SET(core, &own);
-        // A core that has been taken offline in the meantime is not checked.
-        if (sched_setaffinity(0, sizeof(own), &own) == 0) status = CheckKernels(kernels);
-      });
+  std::atomic<size_t> next = 0;
+  const auto check = [&] {
+    for (size_t i = next++; i < cores.size(); i = next++) {
+      cpu_set_t own;
+      CPU_ZERO(&own);
+      CPU_SET(cores[i], &own);
+      // A core that has been taken offline in the meantime is not checked.
+      if (sched_setaffinity(0, sizeof(own), &own) == 0) found[i] = CheckKernels(kernels);
     }
+  };
+  {
+    std::vector<std::jthread> checking;
+    for (int i = 0; i < std::max(1, threads); ++i) checking.emplace_back(check);
   }
   for (size_t i = 0; i < cores.size(); ++i) {
     if (found[i].ok()) continue;

@@ -623,6 +623,10 @@ absl::StatusOr<std::unique_ptr<Encoder>> MakeCpuEncoder(Program program, Precisi
     return PrecisionUnavailable(PrecisionName(precision), "fp16 is for CUDA; use bf16 or fp32");
   }
   RETURN_IF_ERROR(CheckAttention(program));
+  if (program.widths[program.output] != program.word.columns) {
+    return absl::UnimplementedError(
+        absl::StrCat("layers that turn ", program.word.columns, " columns into ", program.widths[program.output]));
+  }
   auto encoder = std::make_unique<CpuEncoder>(std::move(program), precision, kernels, packing);
   if (!packing.streamed) {
     RETURN_IF_ERROR(encoder->PackWeights(packing));

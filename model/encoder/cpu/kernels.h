@@ -130,8 +130,10 @@ absl::StatusOr<const Kernels*> FindKernels(const std::string& name);
 // INTERNAL with the name of the kernel.
 absl::Status CheckKernels(const Kernels& kernels);
 
-// Runs CheckKernels on every core that the process may use, in parallel. Errors: INTERNAL with the number of the core.
-absl::Status CheckKernelsOnEveryCore(const Kernels& kernels);
+// Runs CheckKernels on every core that the process may use, one after the other on each of `threads` threads: a
+// container may use a part of the time of hundreds of cores, and may have no more threads than that part needs. Errors:
+// INTERNAL with the number of the core. Throws std::system_error if the system refuses a thread.
+absl::Status CheckKernelsOnEveryCore(const Kernels& kernels, int threads);
 
 }  // namespace longembed::cpu
 

@@ -11,7 +11,8 @@
 // exclusive access. No function starts threads, reads the environment or prints.
 //
 // No input makes a function unwind into the caller or abort: a panic is caught and becomes LONGEMBED_HF_PANICKED, and
-// the tokenizer stays usable. (Running out of memory aborts, as everywhere in Rust's standard library.)
+// the tokenizer stays usable. (Running out of memory aborts, as everywhere in Rust's standard library, except where
+// LONGEMBED_HF_OUT_OF_MEMORY tells.)
 //
 // No memory changes owner. Inputs are borrowed for the call. Results are passed to a sink, which is called once if and
 // only if the status is LONGEMBED_HF_OK, on the calling thread and before the function returns. The sink's pointers are
@@ -37,12 +38,15 @@ typedef enum LongembedHfStatus {
   LONGEMBED_HF_NULL_ARGUMENT = 1,
   LONGEMBED_HF_BAD_TOKENIZER = 2,  // Not a tokenizer.json that the crate can read.
   LONGEMBED_HF_INVALID_UTF8 = 3,
-  // A text of more than 4 GiB, which 32-bit offsets cannot address, or a piece of more than 8 MiB that cannot be cut.
+  // A text of more than 4 GiB, which 32-bit offsets cannot address, or a piece that cannot be cut and may take more
+  // than half a gigabyte of memory.
   LONGEMBED_HF_TOO_LONG = 4,
   LONGEMBED_HF_NO_SUCH_TOKEN = 5,
   // The text cannot be encoded. For example, it has an unknown word, and the vocabulary has no unknown token.
   LONGEMBED_HF_ENCODE_FAILED = 6,
-  LONGEMBED_HF_PANICKED = 7  // A bug in the crate. `error` may quote the text.
+  LONGEMBED_HF_PANICKED = 7,  // A bug in the crate. `error` may quote the text.
+  // The memory for tokenizing a piece of the text cannot be allocated.
+  LONGEMBED_HF_OUT_OF_MEMORY = 8
 } LongembedHfStatus;
 
 typedef struct LongembedHfTokenizer LongembedHfTokenizer;
@@ -58,8 +62,9 @@ typedef void (*LongembedHfTextSink)(void* context, const char* text, size_t leng
 // Opens a tokenizer from the contents of a tokenizer.json. Its truncation and padding are disabled. `*tokenizer` is set
 // if and only if the status is LONGEMBED_HF_OK; release it with longembed_hf_close.
 //
-// Tokenizing takes about 64 bytes of memory per byte of text. If the tokenizer's parts allow it (src/pieces.rs), texts
-// are therefore cut, where that changes no token, into pieces of `piece_bytes` or slightly more.
+// Tokenizing takes up to 200 bytes of memory per byte of letters, and several hundred per byte of anything else, which
+// may be a word of its own. If the tokenizer's parts allow it (src/pieces.rs), texts are therefore cut, where that
+// changes no token, into pieces of `piece_bytes` or slightly more.
 LongembedHfStatus longembed_hf_open(const char* json, size_t size, size_t piece_bytes, LongembedHfTokenizer** tokenizer,
                                     char* error, size_t error_capacity);
 

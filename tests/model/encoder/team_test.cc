@@ -2,11 +2,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
+#include <fstream>
 #include <mutex>
 #include <set>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -63,6 +69,39 @@ TEST(TeamTest, ExceptionsOfIterationsReachTheLeader) {
   int runs = 0;
   leader.ParallelFor(3, [&](int) { ++runs; });
   EXPECT_EQ(runs, 3);
+}
+
+// Lets the process have `bytes` more of address space than now, and lets the stack of each further thread take a
+// quarter of that.
+void LeaveRoomFor(size_t bytes) {
+  rlim_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const rlim_t most = pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + bytes;
+  const rlimit limit{.rlim_cur = most, .rlim_max = most};
+  setrlimit(RLIMIT_AS, &limit);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, bytes / 4);
+  pthread_setattr_default_np(&attributes);
+}
+
+// The threads that have started must end, or whoever catches the exception waits for them forever.
+TEST(HelperThreadsTest, AThreadThatTheSystemRefusesIsThrown) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers need address space of their own";
+#endif
+  const auto start = [] {
+    alarm(20);
+    LeaveRoomFor(size_t{400} << 20);
+    Team team;
+    try {
+      const HelperThreads helpers(team, 64);
+    } catch (const std::system_error&) {
+      std::_Exit(EXIT_SUCCESS);
+    }
+    std::_Exit(EXIT_FAILURE);
+  };
+  EXPECT_EXIT(start(), ::testing::ExitedWithCode(EXIT_SUCCESS), "");
 }
 
 // A loop of two iterations has one opening for a helper. One helper repeatedly takes it, and leaves before it runs an

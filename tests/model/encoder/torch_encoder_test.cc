@@ -1,13 +1,17 @@
 // Tests the TorchScript encoder on the default model, if it has been exported. tests/integration compares its vectors
 // with transformers.
+#include "model/encoder/torch_encoder.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <torch/script.h>
 
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
 #include <random>
+#include <stdexcept>
 
 #include "model/embed/model.h"
 #include "model/embed/precision_check.h"
@@ -208,6 +212,28 @@ TEST_F(TorchEncoderTest, RefusesAManifestWithOtherSizesThanTheGraph) {
       EXPECT_THAT(std::string(encoder.status().message()), HasSubstr(edit.key));
     }
   }
+}
+
+// A batch is run again in halves only if LibTorch's words for a failed allocation are known.
+TEST(StatusOfExceptionTest, LibTorchRanOutOfMemory) {
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // They end a process that allocates so much.
+  torch::jit::Module large("__torch__.test.Large");
+  large.define("def forward(self, x):\n    return x.new_empty([1 << 58])\n");
+  for (const bool interpreted : {false, true}) {
+    try {
+      interpreted ? large.forward({torch::ones({1})}).toTensor() : torch::empty({int64_t{1} << 58}, torch::kByte);
+      FAIL() << "more memory than any machine has was allocated";
+    } catch (const std::exception& error) {
+      EXPECT_EQ(StatusOfException(error).code(), absl::StatusCode::kResourceExhausted) << error.what();
+    }
+  }
+#endif
+  for (const char* said : {"CUDA out of memory. Tried to allocate 2.00 GiB",
+                           "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes.",
+                           "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"}) {
+    EXPECT_EQ(StatusOfException(std::runtime_error(said)).code(), absl::StatusCode::kResourceExhausted) << said;
+  }
+  EXPECT_EQ(StatusOfException(std::runtime_error("shapes cannot be multiplied")).code(), absl::StatusCode::kInternal);
 }
 
 TEST(LoadEncoderTest, SaysWhatIsWrongWithAFile) {

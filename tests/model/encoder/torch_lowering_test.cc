@@ -6,6 +6,7 @@
 #include <torch/script.h>
 
 #include <string>
+#include <utility>
 
 #include "model/encoder/torch_graph.h"
 
@@ -148,6 +149,55 @@ TEST(TorchLoweringTest, AKnownPartWithMoreThanItsKernelReadsIsRefused) {
   Module constant = Part("SwiGlu", "return x");
   constant.type()->addConstant("limit", c10::IValue(7.0));
   EXPECT_FALSE(CheckKnownPart(constant).ok());
+}
+
+Module Norm(const std::string& kind, int64_t weight, int64_t bias) {
+  Module norm("__torch__.test." + kind);
+  norm.register_parameter("weight", torch::ones({weight}), false);
+  norm.register_parameter("bias", torch::zeros({bias}), false);
+  norm.type()->addConstant("epsilon", c10::IValue(1e-5));
+  norm.define("def forward(self, x):\n    return x\n");
+  return norm;
+}
+
+Module NormedSpanMean(const Module& norm) {
+  Module pooling("__torch__.test.NormedSpanMean");
+  pooling.register_module("norm", norm);
+  pooling.register_module("mean", Module("__torch__.test.SpanMean"));
+  return pooling;
+}
+
+// Kernels read as many numbers as the layer is wide. Beyond the end of a shorter vector there is other memory.
+TEST(TorchLoweringTest, VectorsOfAnotherWidthAreRefused) {
+  const Module plain("__torch__.test.SpanMean");
+  for (const int64_t width : {kHidden - 1, kHidden + 1, int64_t{1}}) {
+    Module part = Part("Linear");
+    part.setattr("bias", torch::zeros({width}));
+    EXPECT_THAT(WhyNot(Graph(part, WordEmbeddings(), plain)), HasSubstr("a linear layer with a bias of another width"));
+    EXPECT_THAT(WhyNot(Graph(Norm("LayerNorm", width, kHidden), WordEmbeddings(), plain)), HasSubstr("a norm"));
+    EXPECT_THAT(WhyNot(Graph(Norm("LayerNorm", kHidden, width), WordEmbeddings(), plain)),
+                HasSubstr("a norm with a bias of another width"));
+    for (const auto& [weight, bias] : {std::pair(width, kHidden), std::pair(kHidden, width)}) {
+      const Module pooling = NormedSpanMean(Norm("LayerNorm", weight, bias));
+      EXPECT_THAT(WhyNot(Graph(Part("Linear"), WordEmbeddings(), pooling)), HasSubstr("a last norm of another width"));
+      Module normed = Norm("NormedWordEmbeddings", weight, bias);
+      normed.register_parameter("word", torch::ones({5, kHidden}), false);
+      EXPECT_THAT(WhyNot(Graph(Part("Linear"), normed, plain)), HasSubstr("a norm of embeddings of another width"));
+    }
+    Module pooling = DensePooling("Tanh");
+    pooling.attr("heads").toModule().attr("0").toModule().attr("linear").toModule().setattr("bias",
+                                                                                            torch::zeros({width}));
+    EXPECT_THAT(WhyNot(Graph(Part("Linear"), WordEmbeddings(), pooling)),
+                HasSubstr("a Dense layer with a bias of another width"));
+    Module embeddings("__torch__.test.Embeddings");
+    embeddings.register_parameter("word", torch::ones({5, kHidden}), false);
+    embeddings.register_parameter("position", torch::ones({7, width}), false);
+    embeddings.register_module("norm", Norm("ResidualNorm", kHidden, kHidden));
+    EXPECT_THAT(WhyNot(Graph(Part("Linear"), embeddings, plain)), HasSubstr("positions of another width"));
+  }
+  EXPECT_TRUE(LowerToProgram(Graph(Norm("LayerNorm", kHidden, kHidden), WordEmbeddings(),
+                                   NormedSpanMean(Norm("LayerNorm", kHidden, kHidden))))
+                  .ok());
 }
 
 // On a GPU attention is one kernel, which is chosen by the class of the part.

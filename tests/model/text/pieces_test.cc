@@ -172,17 +172,20 @@ INSTANTIATE_TEST_SUITE_P(All, PiecesTest,
                            return path.substr(name, path.rfind('.') - name);
                          });
 
-// There are cuts in any script that has blanks, and between ideographs without blanks.
+// There are cuts in any script that has blanks, and between ideographs and before punctuation without blanks. Brackets
+// belong to added tokens.
 TEST(CutsTest, ExistInManyScripts) {
   const Handle wordpiece = Open(std::string(LONGEMBED_GOLDEN_DIR) + "/tokenizer/wordpiece.json", 1);
-  for (const std::string text : {"one two", "\u043e\u0434\u0438\u043d \u0434\u0432\u0430",
-                                 "\u03ad\u03bd\u03b1 \u03b4\u03cd\u03bf", "\ud558\ub098 \ub458", "\u4e00\u4e8c",
-                                 "\u0648\u0627\u062d\u062f \u062b\u0644\u0627", "m\u1ed9t \u0111\u00f4i"}) {
+  for (const std::string text :
+       {"one two", "\u043e\u0434\u0438\u043d \u0434\u0432\u0430", "\u03ad\u03bd\u03b1 \u03b4\u03cd\u03bf",
+        "\ud558\ub098 \ub458", "\u4e00\u4e8c", "\u0648\u0627\u062d\u062f \u062b\u0644\u0627", "m\u1ed9t \u0111\u00f4i",
+        "1,2", "a!;", "\u00e9;b"}) {
     const size_t cut = longembed_hf_cut_after(wordpiece.get(), text.data(), text.size(), 0);
     EXPECT_LT(cut, text.size()) << text;
     EXPECT_EQ(longembed_hf_cut_before(wordpiece.get(), text.data(), text.size(), text.size()), cut) << text;
   }
-  for (const std::string text : {"", " ", "a", " a", "a ", "ab", "a\u0301 \u0301b", "one  two", "one\ntwo", "1 2"}) {
+  for (const std::string text :
+       {"", " ", "a", " a", "a ", "ab", "a\u0301 \u0301b", "one  two", "one\ntwo", "1 2", "1[2", "a\u0301,b", "\n,b"}) {
     EXPECT_EQ(longembed_hf_cut_after(wordpiece.get(), text.data(), text.size(), 0), text.size()) << text;
     EXPECT_EQ(longembed_hf_cut_before(wordpiece.get(), text.data(), text.size(), text.size()), 0u) << text;
   }

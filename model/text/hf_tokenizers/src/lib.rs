@@ -5,6 +5,7 @@ mod pieces;
 
 use std::any::Any;
 use std::ffi::{c_char, c_void};
+use std::hint::black_box;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Once;
 
@@ -23,11 +24,15 @@ pub enum Status {
     NoSuchToken = 5,
     EncodeFailed = 6,
     Panicked = 7,
+    OutOfMemory = 8,
 }
 
-/// Maximum size of a piece that cannot be cut. Tokenizing it takes half a gigabyte of memory.
-const MAX_PIECE_BYTES: usize = 8 << 20;
-const MEMORY_PER_BYTE: usize = 64; // Measured with words that are in the vocabulary and words that are not.
+/// Maximum memory for tokenizing a piece that cannot be cut.
+const MAX_PIECE_MEMORY: usize = 512 << 20;
+/// Memory for each byte of a piece, measured with texts of one character, and of two that alternate. A letter takes most where each of its
+/// bytes is a token. Any other character may be a word and a token of its own, or be replaced by several words.
+const MEMORY_PER_BYTE_OF_LETTER: usize = 200;
+const MEMORY_PER_BYTE_OF_OTHER: usize = 1000;
 const MEMORY_PER_TOKEN: usize = 2 * size_of::<(i32, u32, u32)>(); // Vectors that have just grown may have twice the needed capacity.
 
 pub struct Handle {
@@ -95,8 +100,8 @@ pub unsafe extern "C" fn longembed_hf_vocabulary_size(tokenizer: *const Handle) 
 #[no_mangle]
 pub unsafe extern "C" fn longembed_hf_memory(tokenizer: *const Handle, length: usize, enough: usize) -> usize {
     unsafe { tokenizer.as_ref() }.map_or(0, |handle| {
-        let piece = handle.cuts.map_or(MAX_PIECE_BYTES, |_| handle.piece_bytes).min(length);
-        MEMORY_PER_BYTE * piece + MEMORY_PER_TOKEN * length.min(enough)
+        let piece = handle.cuts.map_or(length, |_| handle.piece_bytes).min(length);
+        MAX_PIECE_MEMORY.min(MEMORY_PER_BYTE_OF_OTHER * piece) + MEMORY_PER_TOKEN * length.min(enough)
     })
 }
 
@@ -274,14 +279,36 @@ fn encode(handle: &Handle, text: &[u8], enough: usize) -> Result<Tokens, Failure
     while begin < text.len() && tokens.ids.len() <= enough {
         let least = begin.saturating_add(handle.piece_bytes).max(begin + 1);
         let end = handle.cuts.map_or(text.len(), |cuts| cuts.at_or_after(text.as_bytes(), least));
-        if end - begin > MAX_PIECE_BYTES {
-            let message = format!("{} bytes without a place to cut; this model's tokenizer takes at most {MAX_PIECE_BYTES} at once", end - begin);
-            return Err(Failure::new(Status::TooLong, message));
-        }
-        encode_piece(handle, &text[begin..end], begin, &mut tokens)?;
+        let piece = &text[begin..end];
+        check_memory(piece)?;
+        encode_piece(handle, piece, begin, &mut tokens)?;
         begin = end;
     }
     Ok(tokens)
+}
+
+/// Returns at least the memory for tokenizing a piece.
+fn memory_of(piece: &str) -> usize {
+    let is_presentation_form = |c| ('\u{FB00}'..='\u{FEFF}').contains(&c); // Normalizers may replace it by several words.
+    let is_letter = |c: char| c.is_alphabetic() && !is_presentation_form(c);
+    let of_byte = |c| if is_letter(c) { MEMORY_PER_BYTE_OF_LETTER } else { MEMORY_PER_BYTE_OF_OTHER };
+    piece.chars().map(|c| c.len_utf8() * of_byte(c)).sum()
+}
+
+/// Checks that a piece may be tokenized, and that the memory for it can be allocated: a failed allocation within the crate would abort.
+fn check_memory(piece: &str) -> Result<(), Failure> {
+    let memory = memory_of(piece);
+    if memory > MAX_PIECE_MEMORY {
+        let message = format!(
+            "{} bytes without a place to cut, which may take {memory} bytes of memory; this model's tokenizer takes at most {MAX_PIECE_MEMORY} at once",
+            piece.len()
+        );
+        return Err(Failure::new(Status::TooLong, message));
+    }
+    let mut room = Vec::<u8>::new();
+    room.try_reserve_exact(memory).map_err(|_| Failure::new(Status::OutOfMemory, "a piece of the text does not fit"))?;
+    black_box(&room); // Or the compiler would leave the allocation out.
+    Ok(())
 }
 
 /// Adds the tokens of a piece that begins at byte `base` of its text.

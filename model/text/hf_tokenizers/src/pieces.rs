@@ -1,5 +1,5 @@
-//! Finds places where a long text can be cut so that its pieces together have the tokens of the whole. The crate keeps about 64 bytes for
-//! each byte that it encodes at once, so long texts are encoded piece by piece.
+//! Finds places where a long text can be cut so that its pieces together have the tokens of the whole. The crate keeps hundreds
+//! of bytes for each byte that it encodes at once, so long texts are encoded piece by piece.
 //!
 //! A text can be cut before a space that follows a letter or ASCII digit and precedes a letter, if the tokenizer's parts guarantee that
 //!   * no normalizer looks across such a place, or treats the ends of a text differently from its inside,
@@ -8,7 +8,8 @@
 //! The functions below accept only parts that are known to satisfy these conditions. Letters are ASCII letters and those in `LETTERS`. A
 //! cut never separates a letter from its combining marks, and no grapheme cluster contains both such a letter and the space.
 //!
-//! A text can also be cut between two ideographs if the normalizer is BERT's, which puts spaces around each of them.
+//! A text can also be cut between two ideographs if the normalizer is BERT's, which puts spaces around each of them, and before ASCII
+//! punctuation if the pre-tokenizer is BERT's, which makes a word of each punctuation mark, and no added token has that mark.
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -41,6 +42,7 @@ const LETTERS: [(u32, u32); 19] = [
 pub struct Cuts {
     beyond_ascii: bool, // Also next to letters beyond ASCII.
     ideographs: bool,   // Also between two ideographs.
+    marks: u128,        // Also before the ASCII punctuation marks whose bits are set.
 }
 
 impl Cuts {
@@ -56,12 +58,15 @@ impl Cuts {
             && parts(&post_processor, "processors").all(is_local_post_processor)
             && added.values().all(|token| stays_on_one_side(&token.content, |c| c.is_ascii_alphanumeric()));
         let beyond_ascii = added.values().all(|token| stays_on_one_side(&token.content, char::is_alphanumeric));
-        let ideographs = beyond_ascii
-            && added.values().all(|token| !token.content.chars().any(is_ideograph))
-            && parts(&normalizer, "normalizers").all(leaves_ideographs_alone)
-            && parts(&normalizer, "normalizers").any(|part| part["handle_chinese_chars"] == true)
+        let as_bert = parts(&normalizer, "normalizers").all(leaves_ideographs_alone)
             && parts(&pre_tokenizer, "pretokenizers").all(|part| name(part) == "BertPreTokenizer");
-        can_cut.then_some(Cuts { beyond_ascii, ideographs })
+        let ideographs = as_bert
+            && beyond_ascii
+            && added.values().all(|token| !token.content.chars().any(is_ideograph))
+            && parts(&normalizer, "normalizers").any(|part| part["handle_chinese_chars"] == true);
+        let is_mark = |c: &char| as_bert && c.is_ascii_punctuation() && !added.values().any(|token| token.content.contains(*c));
+        let marks = ('\0'..='\x7F').filter(is_mark).fold(0, |marks, c| marks | 1 << c as u32);
+        can_cut.then_some(Cuts { beyond_ascii, ideographs, marks })
     }
 
     /// Returns the first place to cut `text`, which is UTF-8, at byte `from` or later, or the end of the text if there is none.
@@ -86,8 +91,15 @@ impl Cuts {
                     && char_before(text, at).is_some_and(is_ideograph)
                     && char_from(text, at).is_some_and(is_ideograph)
             }
+            mark if self.is_mark(mark) => {
+                text[at - 1].is_ascii_alphanumeric() || self.is_mark(text[at - 1]) || self.is_letter(char_before(text, at))
+            }
             _ => false,
         }
+    }
+
+    fn is_mark(&self, byte: u8) -> bool {
+        byte.is_ascii() && self.marks >> byte & 1 == 1
     }
 
     /// Returns whether this is one of `LETTERS`, if texts may be cut next to them.

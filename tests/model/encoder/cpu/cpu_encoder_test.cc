@@ -331,6 +331,10 @@ TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
                .status()
                .code() == absl::StatusCode::kUnimplemented;
   };
+  for (const int width : {32, 64}) {  // Pooling reads as many columns as the word table has.
+    EXPECT_TRUE(refused([width](ProgramMaker& make, Value x) { make.Linear(x, width); })) << width;
+  }
+  EXPECT_FALSE(refused([](ProgramMaker& make, Value x) { make.Linear(x, 48); }));
   EXPECT_TRUE(refused([](ProgramMaker& make, Value x) { make.Linear(make.Attention(x, 1, 1, 16, false), 48); }));
   EXPECT_TRUE(refused(
       [](ProgramMaker& make, Value x) { make.Add(make.Attention(make.Linear(x, 3 * 48), 1, 1, 48, false), x); }));

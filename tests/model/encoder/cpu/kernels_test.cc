@@ -3,10 +3,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <cmath>
 #include <limits>
+#include <mutex>
+#include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "model/encoder/cpu/flush_denormals.h"
@@ -41,6 +47,30 @@ TEST(KernelsChoiceTest, TheFastestIsChosenUnlessOneIsNamedAndUnknownNamesAreRefu
   EXPECT_THAT(message, ::testing::HasSubstr("no kernels \"sse9\"; it has "));
   EXPECT_THAT(message, ::testing::HasSubstr(AvailableKernels().back()->name));
 }
+
+#if defined(__linux__)
+TEST(KernelsOnEveryCoreTest, OneThreadChecksAllCores) {
+  if (AvailableKernels().empty()) GTEST_SKIP() << "this processor has neither AVX2 nor NEON";
+  static std::mutex mutex;
+  static std::set<std::thread::id> threads;
+  static int checks = 0;
+  static decltype(Kernels::rms_norm) right = nullptr;
+  Kernels kernels = *AvailableKernels().front();
+  right = kernels.rms_norm;
+  kernels.rms_norm = [](Rows in, Rows out, int rows, int width, const float* weight, float epsilon) {
+    right(in, out, rows, width, weight, epsilon);
+    const std::lock_guard lock(mutex);
+    threads.insert(std::this_thread::get_id());
+    ++checks;
+  };
+  cpu_set_t allowed;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+  const absl::Status checked = CheckKernelsOnEveryCore(kernels, 1);
+  EXPECT_TRUE(checked.ok()) << checked;
+  EXPECT_EQ(threads.size(), 1u);
+  EXPECT_EQ(checks, CPU_COUNT(&allowed));
+}
+#endif
 
 // Makes one kernel at a time compute wrong results, as defective cores are known to do.
 class BrokenKernelTest : public ::testing::Test {
