@@ -6,16 +6,16 @@
 namespace longembed {
 namespace {
 
-class Refusal final : public grpc::ServerGenericBidiReactor {
+class UnknownMethodReactor final : public grpc::ServerGenericBidiReactor {
  public:
-  explicit Refusal(const grpc::Status& status) { Finish(status); }
+  explicit UnknownMethodReactor(const grpc::Status& status) { Finish(status); }
   void OnDone() override { delete this; }
 };
 
 }  // namespace
 
 grpc::ServerGenericBidiReactor* UnknownMethods::CreateReactor(grpc::GenericCallbackServerContext* context) {
-  return new Refusal(ToGrpcStatus(UnknownMethod(context->method())));  // Deletes itself in OnDone.
+  return new UnknownMethodReactor(ToGrpcStatus(UnknownMethod(context->method())));  // Deletes itself in OnDone.
 }
 
 }  // namespace longembed

@@ -11,7 +11,8 @@
 
 namespace longembed {
 
-FakeServer::FakeServer(Options options) : options_(std::move(options)) {
+FakeServer::FakeServer(Options options)
+    : ledger_(options.max_pending_bytes.value_or(4 << 20)), options_(std::move(options)) {
   auto fake = std::make_unique<FakeEncoder>();
   encoder_ = fake.get();
   std::unique_ptr<Encoder> encoder = std::move(fake);

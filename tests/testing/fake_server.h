@@ -22,8 +22,9 @@ class FakeServer {
     ServedModelOptions model;
     std::optional<ModelManifest> manifest;  // Absent: FakeManifest().
     Profiles profiles;
-    std::string no_memory;                  // Passed to FakeTokenizer.
-    std::shared_ptr<ApiKeyStore> api_keys;  // Null: no API key is required.
+    std::string no_memory;                     // Passed to FakeTokenizer.
+    std::shared_ptr<ApiKeyStore> api_keys;     // Null: no API key is required.
+    std::optional<int64_t> max_pending_bytes;  // Bound of the ledger. Absent: 4 MiB.
   };
 
   explicit FakeServer(Options options = {});
@@ -49,7 +50,7 @@ class FakeServer {
   RealClock clock_;
   // Declared before the scheduler, whose jobs return their admission when they are destroyed.
   Admission admission_{{}, clock_};
-  Ledger ledger_{4 << 20};
+  Ledger ledger_;
   Scheduler scheduler_{{.workers = 1}, clock_};
   Metrics metrics_{{}};
   ModelRegistry models_;

@@ -427,14 +427,19 @@ TEST_F(ServiceTest, CountsCalls) {
 }
 
 TEST_F(ServiceTest, ManyClientsAtOnceGetTheirOwnVectors) {
+  FakeServer::Options options = Options(absl::Minutes(10));
+  options.max_pending_bytes = 1 << 30;  // On a busy machine many calls have been answered and not yet ended.
+  const FakeServer server(options);
+  const auto stub = v1::EmbeddingService::NewStub(server.Connect());
   std::vector<std::jthread> clients;
   for (int c = 0; c < 8; ++c) {
-    clients.emplace_back([this, c] {
+    clients.emplace_back([&stub, c] {
       for (int i = 0; i < 30; ++i) {
         v1::EmbedRequest request = Request(std::string(c + 1, 'x'));
         request.mutable_options()->set_normalize(false);
+        grpc::ClientContext context;
         v1::EmbedResponse response;
-        ASSERT_TRUE(Embed(request, &response).ok());
+        ASSERT_TRUE(stub->Embed(&context, request, &response).ok());
         EXPECT_THAT(response.results(0).embeddings(0).values(), ElementsAre(1 + 11 + c + 2, 3, 3, 1));
       }
     });
