@@ -11,9 +11,9 @@
 namespace longembed {
 
 // Loads a tokenizer. Apart from the tokens themselves, its memory does not grow with the text as long as the text can
-// be cut without changing the tokens (hf_tokenizers/src/pieces.rs). A piece that cannot be cut may have up to 2.5 MiB of
-// letters, or half a MiB of other characters, which takes up to half a gigabyte of memory. Errors: FAILED_PRECONDITION
-// with the path if the file cannot be read or is not a tokenizer.
+// be cut without changing the tokens (hf_tokenizers/src/pieces.rs). A piece that cannot be cut may have up to 2.5 MiB
+// of letters, or half a MiB of other characters, which takes up to half a gigabyte of memory. Errors:
+// FAILED_PRECONDITION with the path if the file cannot be read or is not a tokenizer.
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHuggingFaceTokenizer(const std::string& path);
 
 }  // namespace longembed

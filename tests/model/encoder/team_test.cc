@@ -85,7 +85,7 @@ void LeaveRoomFor(size_t bytes) {
   pthread_setattr_default_np(&attributes);
 }
 
-// The threads that have started must end, or whoever catches the exception waits for them forever.
+// The threads that have started must end, or the caller that catches the exception waits for them forever.
 TEST(HelperThreadsTest, AThreadThatTheSystemRefusesIsThrown) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers need address space of their own";
