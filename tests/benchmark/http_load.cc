@@ -27,6 +27,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
@@ -115,8 +116,8 @@ class Caller {
     header_ += bytes;
     const size_t end = header_.find("\r\n\r\n");
     if (end == std::string::npos) return;
-    constexpr std::string_view kLength = "Content-Length: ";
-    const size_t at = header_.find(kLength);
+    constexpr std::string_view kLength = "content-length: ";  // Servers write names of headers in either case.
+    const size_t at = absl::AsciiStrToLower(header_.substr(0, end)).find(kLength);
     size_t length = 0;
     const size_t begin = at + kLength.size();
     if (at > end || !absl::SimpleAtoi(header_.substr(begin, header_.find('\r', begin) - begin), &length)) {
