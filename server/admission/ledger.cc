@@ -57,7 +57,8 @@ void Charge::Correct(Memory kind, int64_t bytes) {
 
 std::unique_ptr<Charge> Charge::ForSameClient() const { return ledger_.BeginMessage(client_); }
 
-absl::Status Ledger::CheckRoom(const std::string& client, int64_t own, int64_t more) const {
+absl::Status Ledger::CheckRoom(const std::string& client, bool exempt, int64_t own, int64_t more) const {
+  if (exempt && FitsExemption(client, more)) return absl::OkStatus();
   if (bytes_ > own && bytes_ + more > max_bytes_) return TooManyPendingBytes(bytes_, max_bytes_, kRetry);
   const auto found = clients_.find(client);
   const int64_t of_client = found == clients_.end() ? 0 : found->second.bytes;
@@ -75,10 +76,10 @@ bool Ledger::FitsExemption(const std::string& client, int64_t more) const {
 }
 
 absl::Status Ledger::Grow(Charge& charge, Memory kind, int64_t more) {
-  if (more > 0 && !(charge.exempt_ && FitsExemption(charge.client_, more))) {
+  if (more > 0) {
     int64_t own = 0;
     for (const int64_t bytes : charge.held_) own += bytes;
-    RETURN_IF_ERROR(CheckRoom(charge.client_, own, more));
+    RETURN_IF_ERROR(CheckRoom(charge.client_, charge.exempt_, own, more));
   }
   Add(charge, kind, more);
   return absl::OkStatus();
@@ -109,9 +110,7 @@ std::unique_ptr<Charge> Ledger::Open(const std::string& client, int64_t own_call
 
 absl::StatusOr<std::unique_ptr<Charge>> Ledger::BeginCall(const std::string& client, int64_t max_calls, bool exempt) {
   const MutexLock lock(mutex_);
-  if (!exempt || !FitsExemption(client, kCallBytes)) {
-    RETURN_IF_ERROR(CheckRoom(client, 0, kCallBytes));
-  }
+  RETURN_IF_ERROR(CheckRoom(client, exempt, 0, kCallBytes));
   const auto found = clients_.find(client);
   const int64_t calls = found == clients_.end() ? 0 : found->second.calls;
   if (max_calls > 0 && calls >= max_calls) return TooManyConcurrentCalls(calls, max_calls, kRetry);
@@ -127,7 +126,7 @@ std::unique_ptr<Charge> Ledger::BeginMessage(const std::string& client, bool exe
 
 bool Ledger::HasRoom(const std::string& client) const {
   const MutexLock lock(mutex_);
-  return CheckRoom(client, 0, max_bytes_ / 16).ok();
+  return CheckRoom(client, /*exempt=*/false, 0, max_bytes_ / 16).ok();
 }
 
 std::map<std::string, int64_t> Ledger::held() const {

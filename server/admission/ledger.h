@@ -102,7 +102,7 @@ class Ledger {
     int64_t charges = 0;
   };
 
-  absl::Status CheckRoom(const std::string& client, int64_t own, int64_t more) const
+  absl::Status CheckRoom(const std::string& client, bool exempt, int64_t own, int64_t more) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Returns whether an exempt charge of the client may hold `more` bytes although there may be no room.
   bool FitsExemption(const std::string& client, int64_t more) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
