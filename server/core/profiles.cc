@@ -39,8 +39,8 @@ void FitWindows(const ModelManifest& model, int64_t max_tokens_per_sequence, Ext
 }
 
 absl::Status CheckWindowSize(const Extension& extension, int64_t max_tokens_per_sequence) {
-  if (!extension.windows.has_value()) return absl::OkStatus();
-  const int64_t tokens = extension.windows->tokens.value_or(1);
+  if (!extension.windows.has_value() || !extension.windows->tokens.has_value()) return absl::OkStatus();
+  const int64_t tokens = *extension.windows->tokens;
   if (tokens <= max_tokens_per_sequence) return absl::OkStatus();
   return WindowBeyondServerLimit("windows.tokens", tokens, max_tokens_per_sequence);
 }

@@ -388,6 +388,11 @@ TEST_F(EmbedStreamTest, ASendingClientIsToldOfTheDrain) {
 class OldStreamTest : public EmbedStreamTest {
  protected:
   OldStreamTest() : EmbedStreamTest(absl::Milliseconds(200)) {}
+
+  static void ExpectTooOld(const grpc::Status& status) {
+    EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
+    EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
+  }
 };
 
 TEST_F(OldStreamTest, AnOldStreamEndsWithUnavailable) {
@@ -400,9 +405,7 @@ TEST_F(OldStreamTest, AnOldStreamEndsWithUnavailable) {
     ASSERT_EQ(answer.id(), absl::StrCat(answered));
   }
   EXPECT_GT(answered, 0);
-  const grpc::Status status = stream->Finish();
-  EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
-  EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
+  ExpectTooOld(stream->Finish());
 }
 
 // Otherwise a key that was revoked would work on idle streams as long as their clients like.
@@ -414,9 +417,7 @@ TEST_F(OldStreamTest, AnIdleStreamEndsToo) {
   absl::SleepFor(absl::Milliseconds(250));
   server_.host().streams->EndOld();
   EXPECT_FALSE(stream->Read(&answer));
-  const grpc::Status status = stream->Finish();
-  EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
-  EXPECT_THAT(status.error_message(), HasSubstr("connections.max_age, which is 200ms"));
+  ExpectTooOld(stream->Finish());
 }
 
 TEST_F(EmbedStreamTest, YoungStreamsGoOn) {
