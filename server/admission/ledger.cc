@@ -27,6 +27,8 @@ const char* MemoryName(Memory kind) {
     case Memory::kAnswers:
       return "answers";
   }
+    case Memory::kTokenizer:
+      return "tokenizer";
   return "";
 }
 

@@ -30,12 +30,13 @@ namespace longembed {
 
 // Kinds of memory.
 enum class Memory {
-  kCalls,     // The fixed cost of a call in gRPC and the server.
-  kRequests,  // Requests: first their bytes, then their messages.
-  kPlans,     // Sequences: tokens, positions, rotary tables.
-  kAnswers,   // Vectors, messages of answers, and their bytes until the client has taken them.
+  kCalls,      // The fixed cost of a call in gRPC and the server.
+  kRequests,   // Requests: first their bytes, then their messages.
+  kTokenizer,  // The tokenizer, while it tokenizes.
+  kPlans,      // Sequences: tokens, positions, rotary tables.
+  kAnswers,    // Vectors, messages of answers, and their bytes until the client has taken them.
 };
-inline constexpr int kMemoryKinds = 4;
+inline constexpr int kMemoryKinds = 5;
 const char* MemoryName(Memory kind);
 
 class Ledger;
