@@ -96,6 +96,12 @@ absl::Duration WorkerPool::longest_wait() const {
   return absl::Seconds(std::max(seconds(false), seconds(true) / long_threads_of_client()));
 }
 
+absl::Duration WorkerPool::hanging() const {
+  const MutexLock lock(mutex_);
+  if (std::ssize(due_) < std::max(1, threads())) return absl::ZeroDuration();
+  return std::max(absl::ZeroDuration(), clock_.Now() - *due_.rbegin());
+}
+
 int64_t WorkerPool::waiting() const {
   const MutexLock lock(mutex_);
   return static_cast<int64_t>(tasks_.size());
@@ -154,12 +160,15 @@ void WorkerPool::RunTask(std::string client, Waiting waiting) {
     ++running_long_in_all_;
     ++running_long_[client];
   }
-  mutex_.Unlock();
+  // Generous, because texts differ and threads may wait for a core.
   const absl::Time began = clock_.Now();
+  const auto due = due_.insert(began + absl::Seconds(10) + 20 * absl::Seconds(SecondsFor(waiting.bytes)));
+  mutex_.Unlock();
   std::move(waiting.task)();
   waiting.task = nullptr;
   const absl::Duration took = clock_.Now() - began;
   mutex_.Lock();
+  due_.erase(due);
   Measure(waiting.bytes, absl::ToDoubleSeconds(took));
   if (!waiting.is_long) return;
   --running_long_in_all_;
