@@ -115,7 +115,7 @@ TEST_F(WiringTest, TheTokenizersMemoryIsOnTheLedgerInEveryMethod) {
   v1::TokenizeRequest tokenize;
   tokenize.add_texts(text);
   v1::EmbedRequest partial = Request(text);
-  partial.mutable_options()->set_partial_results(true);
+  partial.set_partial_results(true);
   tei::v1::EncodeRequest encode;
   encode.set_inputs(text);
   const auto status = [this](const ApiMethod& method, const google::protobuf::Message& request) {
