@@ -33,15 +33,14 @@ void WorkerPool::Run(Task task, TaskSize size) {
 
 absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
   if (size.time_left <= absl::ZeroDuration()) return DeadlineExceeded();
-  // As in Admission: a retry after a shorter delay would only be refused again.
-  const auto hint = [](absl::Duration time) { return std::clamp(time / 2, absl::Milliseconds(50), absl::Seconds(60)); };
   {
     const MutexLock lock(mutex_);
     const absl::Duration wait = WaitOf(size);
     if (wait > max_wait_)
-      return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, hint(wait));
+      return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, RetryDelayFor(wait / 2));
     if (const absl::Duration done = wait + absl::Seconds(SecondsFor(size.bytes)); done > size.time_left)
-      return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left}, hint(done));
+      return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left},
+                        RetryDelayFor(done / 2));
     Push(std::move(task), std::move(size));
   }
   changed_.NotifyOne();
