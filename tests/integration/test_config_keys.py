@@ -54,8 +54,8 @@ def test_max_batch_sequences_bounds_every_batch(start, pb):
 
 
 def test_tokenization_threads_are_started(start):
-    threads = [len(os.listdir(f"/proc/{start(f'tokenization_threads: {count}{chr(10)}').process.pid}/task")) for count in (1, 9)]
-    assert threads[1] - threads[0] == 8
+    threads = [len(os.listdir(f"/proc/{start(f'tokenization_threads: {count}{chr(10)}').process.pid}/task")) for count in (1, 41)]
+    assert 35 <= threads[1] - threads[0] <= 45  # gRPC's own threads come and go.
 
 
 def test_max_bulk_queue_wait_bounds_bulk_calls_alone(start, pb):
