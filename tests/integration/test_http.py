@@ -142,7 +142,7 @@ def test_openai_answers_without_the_version_too(web):
     assert web.ok("/embeddings", asked)["data"] == web.ok("/v1/embeddings", asked)["data"]
     assert web.refused("/embeddings", {**asked, "inptu": "x"}, 400)["error"]["type"] == "invalid_request_error"
     for path in ("/models", f"/models/{MODEL}"):
-        assert web.get(path).json() == web.get(f"/v1{path}").json()
+        assert web.get(path).json == web.get(f"/v1{path}").json
 
 
 @pytest.mark.parametrize("path", ["/embed", "/embed_all"])
