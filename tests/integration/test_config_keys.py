@@ -1,9 +1,9 @@
 """Tests that keys of the config reach what they control, in a running server."""
 
+import contextlib
 import os
 import re
 import socket
-import struct
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +73,7 @@ def test_max_bulk_queue_wait_bounds_bulk_calls_alone(start, pb):
     with ThreadPoolExecutor(8) as pool:
         bulk = [message for message in pool.map(refusal, ["BULK"] * 8) if message]
         assert bulk and all("100ms" in message for message in bulk), bulk
-        assert not any(pool.map(refusal, ["INTERACTIVE"] * 8))
+        assert not any("100ms" in message for message in pool.map(refusal, ["INTERACTIVE"] * 8))
 
 
 def frame_types(connection: socket.socket, seconds: float) -> list[int]:
@@ -108,11 +108,13 @@ def test_a_client_that_does_not_read_is_cut_off_after_keepalive(start):
     body = b'{"inputs": [' + b", ".join([b'"' + b"a b c d e f g " * 20 + b'"'] * 20) + b"]}"
     head = f"POST /embed_all HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     server = start(LISTENS + "connections: {keepalive: 1s}\n")
-    with socket.create_connection(("127.0.0.1", server.http_port)) as connection:
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=60) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(head + body)
-        deadline = time.monotonic() + 60
-        # Linux's TCP_INFO begins with the state, which is 1 while the connection is established.
-        while struct.unpack("B", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1))[0] == 1:
-            assert time.monotonic() < deadline, "the connection is still open"
-            time.sleep(0.1)
+        answer = connection.recv(4096)
+        announced = int(re.search(rb"Content-Length: (\d+)", answer)[1])
+        time.sleep(5)
+        with contextlib.suppress(ConnectionResetError):
+            while received := connection.recv(1 << 20):
+                answer += received
+    assert len(answer) < announced
