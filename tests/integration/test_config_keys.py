@@ -60,7 +60,7 @@ def test_tokenization_threads_are_started(start):
 
 def test_max_bulk_queue_wait_bounds_bulk_calls_alone(start, pb):
     server = start("limits: {max_queue_wait: 100s, max_bulk_queue_wait: 100ms}\n")
-    texts = ["one two three four five six seven eight " * 50] * 16
+    texts = ["one two three four five six seven eight " * 12] * 4
     embed(server, pb, texts)  # The server learns how long its batches take.
 
     def refusal(priority: str) -> str:
