@@ -106,7 +106,6 @@ def test_a_client_that_does_not_read_is_cut_off_after_keepalive(configured):
     body = b'{"inputs": [' + b", ".join([b'"' + b"a b c d e f g " * 20 + b'"'] * 20) + b"]}"
     head = f"POST /embed_all HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", configured.http_port), timeout=60) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(head + body)
         answer = connection.recv(4096)
         announced = int(re.search(rb"Content-Length: (\d+)", answer)[1])
