@@ -189,9 +189,18 @@ def watch(attack: Attacker, port: int) -> str:
     return f"{len(client.ended)} streams ended by the server, connection {'closed' if client.closed else 'open'}"
 
 
+def uncuttable_texts(attack: Attacker) -> str:
+    """texts that the tokenizer cannot cut"""
+    # Nothing but digits and line feeds: no piece of it may be tokenized alone.
+    embed = attack.pb.EmbedRequest(inputs=[attack.pb.Input(text="1\n" * 150_000)] * 4)
+    embed.options.truncate = attack.pb.EmbedOptions.END
+    tokenize = attack.pb.TokenizeRequest(texts=["1\n" * 150_000] * 4)
+    return "; ".join(attack.together(SERVICE + method, request.SerializeToString(), 6) for method, request in (("Embed", embed), ("Tokenize", tokenize)))
+
+
 ATTACKS: list[Callable[[Attacker], str]] = [
     unknown_fields, unknown_fields_inside, unknown_fields_unread, empty_strings, unread_embed, unread_tokenize, unread_explain, unread_decode,
-    unread_streams, watch_streams, watch_streams_on_main_port,
+    unread_streams, watch_streams, watch_streams_on_main_port, uncuttable_texts,
 ]  # fmt: skip
 
 
