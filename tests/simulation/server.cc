@@ -33,8 +33,9 @@ class SimulatedTokenizer final : public Tokenizer {
  public:
   explicit SimulatedTokenizer(SimulatedServer& server) : server_(server) {}
   absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough, const HoldMemory& hold) const override {
-    server_.Tokenize(text);
-    return fake_.Tokenize(text, enough, hold);
+    absl::StatusOr<TokenizedText> tokens = fake_.Tokenize(text, enough, hold);
+    if (tokens.ok()) server_.Tokenize(text);
+    return tokens;
   }
   absl::StatusOr<std::string> TokenText(int32_t id) const override { return fake_.TokenText(id); }
   absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip) const override {
@@ -232,9 +233,12 @@ void SimulatedServer::CheckLedger() {
   if (calls_held_ + streams > 1 && ledger_.bytes() > options_.max_pending_bytes + kMostCorrected) {
     checker_.Violate("the ledger holds more than its limit");
   }
+  if (tokenizing_ == 0 && held.at("tokenizer") != 0) checker_.Violate("the ledger holds an idle tokenizer's memory");
   if (held.at("answers") < answer_bytes_held_) checker_.Violate("the ledger holds less than answers not taken");
   if (open_ != 0 || streams != 0) return;
-  if (held.at("requests") + held.at("plans") != 0) checker_.Violate("the ledger holds requests without open calls");
+  if (held.at("requests") + held.at("tokenizer") + held.at("plans") != 0) {
+    checker_.Violate("the ledger holds requests without open calls");
+  }
   if (held.at("answers") != answer_bytes_held_) checker_.Violate("the ledger holds more than answers not taken");
 }
 
