@@ -98,14 +98,14 @@ def base_name(series: str) -> str:
     return re.sub(r"_(bucket|sum|count)$", "", series)
 
 
-def test_every_metric_that_is_asked_for_exists():
+def test_every_metric_that_is_queried_exists():
     known = header_names() | set(records()) | {"up"}
     asked = {(use.metric, name) for name, expression in EXPRESSIONS.items() for use in uses(expression)}
     missing = {f"{metric} ({name})" for metric, name in asked if not {metric, base_name(metric)} & known}
     assert not missing, "not in server/telemetry/metric_names.h: " + ", ".join(sorted(missing))
 
 
-def test_every_metric_is_asked_for():
+def test_every_metric_is_queried():
     """Each metric of the server is on the dashboard or in a rule, except for those that add nothing there."""
     used = {base_name(use.metric) for expression in EXPRESSIONS.values() for use in uses(expression)}
     assert header_names() - used == {"process_virtual_memory_bytes"}
