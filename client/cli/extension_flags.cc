@@ -79,7 +79,8 @@ std::string PositionsHelp() {
                     : numbers.empty() ? name
                                       : absl::StrCat(name, "[=", numbers, "]"));
   }
-  return absl::StrCat(absl::StrJoin(forms, ", "), "; a number that is left out is computed from the text's length");
+  return absl::StrCat(absl::StrJoin(forms, ", "),
+                      "; numbers in brackets have defaults, most of them computed from the text's length");
 }
 
 bool IsNumber(const std::string& text) {
@@ -100,7 +101,7 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_flag("--short-last", short_last_, "Leave a short last window short")->needs(windows),
       command
           .add_option("--aggregation", aggregation_,
-                      "How window vectors become one: mean, token-weighted-mean, max (far worse), first, "
+                      "How window vectors become one: mean, token-weighted-mean, max (worse than truncation), first, "
                       "norm-weighted, top-norm")
           ->check(CLI::IsMember({"mean", "token-weighted-mean", "max", "first", "norm-weighted", "top-norm"}))
           ->needs(windows),
@@ -124,8 +125,8 @@ void ExtensionFlags::AddTo(CLI::App& command) {
           ->multi_option_policy(CLI::MultiOptionPolicy::Throw),
       command.add_flag("--always", always_, "Apply the extension to short texts too"),
   };
-  auto* recommended = command.add_flag("--recommended", recommended_, "The extension that the model recommends");
-  auto* profile = command.add_option("--profile", profile_, "A named extension of the server");
+  auto* recommended = command.add_flag("--recommended", recommended_, "Use the extension that the model recommends");
+  auto* profile = command.add_option("--profile", profile_, "Use an extension that the server's config names");
   for (CLI::Option* flag : flags) flag->excludes(json)->excludes(recommended)->excludes(profile);
   json->excludes(recommended)->excludes(profile);
   recommended->excludes(profile);
