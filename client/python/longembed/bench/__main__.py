@@ -20,7 +20,7 @@ from .corpus import Corpus, CorpusError, read_folder
 from .embedders import EmbedderError
 from .store import Store, write_whole
 
-TASKS_HELP = "passkey, needle (made here); hub:SET (" + ", ".join(hub.SETS) + "); or a folder of HALF.{docs,queries,qrels}.jsonl[.gz]"
+TASKS_HELP = "passkey, needle (made here); hub:SET (" + ", ".join(hub.SETS) + "); or a folder of PART.{docs,queries,qrels}.jsonl[.gz]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,7 +87,8 @@ def _measuring_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows, and those that they are sums of")
     command.add_argument("--out", type=Path, default=Path("longembed-bench"), help="results go to OUT/TASK/MODEL (default longembed-bench)")
     command.add_argument("--store", type=Path, help="embeddings that are kept for later runs (default OUT/store)")
-    command.add_argument("--halves", nargs="+", default=[], metavar="HALF", help="for a folder: read only these halves")
+    command.add_argument("--parts", nargs="+", default=[], metavar="PART", help="for a folder: read only these parts of the set, such as dev")
+    command.add_argument("--halves", nargs="+", dest="parts", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # The former name of --parts.
     command.add_argument("--lengths", type=int, nargs="+", default=list(synthetic.LENGTHS), metavar="TOKENS", help="nominal lengths of passkey and needle")
     command.add_argument("--haystack", type=Path, metavar="FILE", help="prose that needle hides its facts in (default: Persuasion, Jane Austen, public domain)")
     command.add_argument("--seed", type=_at_least(0, int), default=0, help="of keys, places and bootstrap draws (default 0)")
@@ -162,13 +163,13 @@ def task_names(options: argparse.Namespace) -> dict[str, str]:
     """Returns {task's name, which is the folder of its results: the task as given}. Refuses tasks whose results would overwrite one another."""
     names: dict[str, str] = {}
     folders = [task for task in options.tasks if not _is_made(task)]
-    if options.halves and not folders:
-        raise CorpusError(f"--halves is for folders, and {', '.join(options.tasks)} is none")
+    if options.parts and not folders:
+        raise CorpusError(f"--parts is for folders, and {', '.join(options.tasks)} is none")
     if options.haystack and "needle" not in options.tasks:
         raise CorpusError("--haystack is for needle, which is not among the tasks")
     for task in options.tasks:
         made = _is_made(task)
-        name = task.removeprefix("hub:") if made else "-".join([Path(task).resolve().name, *options.halves])
+        name = task.removeprefix("hub:") if made else "-".join([Path(task).resolve().name, *options.parts])
         if name in names:
             raise CorpusError(f"{names[name]} and {task} would both write {options.out / name}; run them one by one, with another --out")
         names[name] = task
@@ -189,7 +190,7 @@ def tasks_of(options: argparse.Namespace) -> Iterator[runner.Task]:
         elif task.startswith("hub:"):
             yield runner.Task(name, hub.load(name))
         else:
-            yield runner.Task(name, {"": read_folder(task, options.halves, name)})
+            yield runner.Task(name, {"": read_folder(task, options.parts, name)})
 
 
 def run(options: argparse.Namespace) -> int:

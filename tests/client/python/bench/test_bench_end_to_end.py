@@ -224,7 +224,7 @@ def test_advice_for_a_small_set(address, small_set, tmp_path, capsys):
     folder = Path(__file__).resolve().parents[4] / "models/e5-small-v2"
     shutil.copy(folder / "longembed-model.yaml", tmp_path)
     command = ["advise", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out"), "--no-pictures"]
-    assert main([*command, "--profile", "places", "--manifest", str(tmp_path), "--halves", "dev"]) == 0
+    assert main([*command, "--profile", "places", "--manifest", str(tmp_path), "--parts", "dev"]) == 0
     assert "advised: " in capsys.readouterr().out
     out = tmp_path / "out" / "set-dev" / "e5-small-v2" / "advise"
     advice = runner.load(out)["advice"]

@@ -167,7 +167,7 @@ def test_a_number_out_of_range_is_refused_before_anything_is_measured(flags, mes
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["hub:qmsum", "--halves", "dev"], "--halves is for folders, and hub:qmsum is none"),
+        (["hub:qmsum", "--parts", "dev"], "--parts is for folders, and hub:qmsum is none"),
         (["passkey", "--haystack", "prose.txt"], "--haystack is for needle, which is not among the tasks"),
     ],
 )
@@ -184,13 +184,13 @@ def test_tasks_of_one_name_are_refused(tasks, tmp_path, capsys, monkeypatch):
     assert f"{tasks[0]} and {tasks[1]} would both write longembed-bench/" in capsys.readouterr().err
 
 
-def test_halves_are_a_part_of_the_name(tmp_path):
-    for half, first in (("dev", 0), ("heldout", 3)):
-        write_set(tmp_path / "set", half, first=first)
+def test_parts_are_in_the_name_of_the_results(tmp_path):
+    for part, first in (("dev", 0), ("heldout", 3)):
+        write_set(tmp_path / "set", part, first=first)
     (tmp_path / "rows.yaml").write_text("rows: {words: {bm25: {}}}")
-    command = ["run", str(tmp_path / "set"), "--rows", str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out"), "--no-pictures", "--halves"]
-    assert main([*command, "dev"]) == main([*command, "heldout"]) == 0
-    found = [json.loads((tmp_path / f"out/set-{half}/no-server/results.json").read_text()) for half in ("dev", "heldout")]
+    command = ["run", str(tmp_path / "set"), "--rows", str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out"), "--no-pictures"]
+    assert main([*command, "--parts", "dev"]) == main([*command, "--halves", "heldout"]) == 0  # --halves is the former name.
+    found = [json.loads((tmp_path / f"out/set-{part}/no-server/results.json").read_text()) for part in ("dev", "heldout")]
     assert [one["slices"][0]["corpus"]["name"] for one in found] == ["set-dev", "set-heldout"]
 
 
