@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from model.export import text_side
+from model.export import tokenizer_file
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TextSide:
 
     def __init__(self, tokenizer: Tokenizer, prompts: dict[str, str]):
         self.tokenizer = tokenizer
-        special = text_side.special_tokens(tokenizer)
+        special = tokenizer_file.special_tokens(tokenizer)
         self._suffix = special["suffix"]
         by_kind = {"query": prompts.get("query", ""), "passage": prompts.get("passage", prompts.get("document", ""))}
         self._prefix = {kind: special["prefix"] + tokenizer.encode(prompt, add_special_tokens=False).ids for kind, prompt in by_kind.items()}

@@ -123,10 +123,10 @@ def test_stretches_begin_everywhere():
 def test_too_few_texts_are_refused_with_advice():
     from tiny_checkpoints import tiny_tokenizer
 
-    from model.export import text_side
+    from model.export import tokenizer_file
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_str(text_side.strip(tiny_tokenizer().to_str()))
+    tokenizer = Tokenizer.from_str(tokenizer_file.strip(tiny_tokenizer().to_str()))
     paragraphs = prose(500).split("\n\n")
     with pytest.raises(TrainError, match="at least 100000; install something"):
         corpus.build([paragraphs], tokenizer, 0, 100_000, 10**6, "install something")

@@ -220,8 +220,10 @@ class Interpreter {
     return logit / std::sqrt(d);
   }
   static double Bias(const AttentionOp& op, int head, int distance) {
-    const auto farthest = static_cast<int>(op.relative_bias.columns / 2);
-    return op.relative_bias ? At(op.relative_bias, head, std::clamp(distance, -farthest, farthest) + farthest) : 0;
+    const auto max_distance = static_cast<int>(op.relative_bias.columns / 2);
+    return op.relative_bias
+               ? At(op.relative_bias, head, std::clamp(distance, -max_distance, max_distance) + max_distance)
+               : 0;
   }
 
   const Program& program_;
