@@ -414,7 +414,7 @@ def test_keys_are_read_again_though_nobody_calls(tmp_path):
     keys.write_text("keys: [{name: a, key: second}]")
     await_log(running.log, '"event":"reloaded","what":"api_keys"')
     keys.write_text("keys: [")
-    await_log(running.log, '"event":"not reloaded')
+    await_log(running.log, '"event":"reload failed')
     assert 'longembed_api_key_reloads_total{result="refused"} 1' in metrics(running)
     assert 'longembed_queue_wait_limit_seconds{model="e5-small-v2"} 10' in metrics(running)
     assert running.stop() == 0
