@@ -88,7 +88,7 @@ absl::Status SentencesNeedText();
 absl::Status EveryTokensTooFew(int64_t tokens);
 // A field is set without what it `needs`.
 absl::Status Misplaced(std::string_view field, std::string_view needs);
-// The model gave a vector that is zero or not finite.
+// The model produced a vector that is zero or not finite.
 absl::Status UnusableVector();
 // INVALID_ARGUMENT: the encoding that was asked for would round a component to infinity.
 absl::Status ComponentBeyondEncoding(float component, float limit);

@@ -123,7 +123,7 @@ def test_a_model_says_which_outputs_it_has(served, pb):
     assert not dense.HasField("indices") and len(dense.values) == 64
     with pytest.raises(grpc.RpcError) as refused:
         embed(served, pb, TEXTS, model="splade", output="ONE_VECTOR")
-    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "it gives: SPARSE" in refused.value.details()
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "it supports: SPARSE" in refused.value.details()
 
 
 def test_the_largest_weights_and_smaller_encodings(served, pb):

@@ -128,8 +128,8 @@ def problems_before_loading(path, said) -> list[str]:
     ("extra", "said"),
     [
         ("profiles: {p: {ntk: {factor: 2}}}", "profiles.p fits no model; "),
-        ("limits: {max_tokens_per_sequence: 256}\nprofiles: {p: {windows: {tokens: 257}}}", "profiles.p: windows.tokens: is 257; the server takes at most 256 "),
-        ("limits: {max_tokens_per_sequence: 256}\ntei: {extension: {windows: {tokens: 257}}}", "tei.extension: windows.tokens: is 257; the server takes at most 256 "),
+        ("limits: {max_tokens_per_sequence: 256}\nprofiles: {p: {windows: {tokens: 257}}}", "profiles.p: windows.tokens: is 257; the server allows at most 256 "),
+        ("limits: {max_tokens_per_sequence: 256}\ntei: {extension: {windows: {tokens: 257}}}", "tei.extension: windows.tokens: is 257; the server allows at most 256 "),
         ("tei: {model: absent}", 'tei.model: is "absent"; this server has: e5-small-v2'),
         ("tei: {default_prompt: absent}", 'tei.default_prompt: is "absent"; '),
         ("tei: {extension: {yarn: {}}}", "tei.extension does not fit the model e5-small-v2: yarn: "),

@@ -66,7 +66,7 @@ absl::Status InTei(const absl::Status& status) {
   const absl::Status renamed = RenameField(RenameField(status, "inputs[0]", "inputs"), "options.", "");
   return Reworded(
       renamed, renamed.code(),
-      absl::StrReplaceAll(renamed.message(), {{"(options.extension)", "(tei.profile of the server's config)"},
+      absl::StrReplaceAll(renamed.message(), {{"(options.extension)", "(tei.profile in the server's config)"},
                                               {"options.truncate END or START", "truncate"}}));
 }
 

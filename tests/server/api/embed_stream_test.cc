@@ -127,7 +127,7 @@ TEST_F(EmbedStreamTest, AnEndInTheMiddleOfATextIsAnError) {
   EXPECT_EQ(ReadAll(*stream).size(), 1u);
   const grpc::Status status = stream->Finish();
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
-  EXPECT_THAT(status.error_message(), HasSubstr("\"half\" is not whole"));
+  EXPECT_THAT(status.error_message(), HasSubstr("\"half\" is incomplete"));
 }
 
 TEST_F(EmbedStreamTest, ErrorsOfTheStreamItselfEndIt) {
@@ -308,7 +308,7 @@ TEST_F(RawEmbedStreamTest, AnInvalidMessageBetweenTwoPartsEndsTheStream) {
         Send({FirstMessage("0", "a").SerializeAsString(), Message("long", "a ", true).SerializeAsString(), between,
               Message("long", "b").SerializeAsString()});
     EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
-    EXPECT_THAT(status.error_message(), HasSubstr("is \"other\", but the last part of \"long\" has not come"));
+    EXPECT_THAT(status.error_message(), HasSubstr("is \"other\", but the last part of \"long\" has not arrived"));
     ASSERT_EQ(answers.size(), 1u);
     EXPECT_TRUE(answers.contains("0"));
   }

@@ -279,7 +279,7 @@ TEST_F(SparseOnlyTest, RefusesOtherOutputsByName) {
     EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
     EXPECT_THAT(status.error_message(), HasSubstr("options.output"));
     EXPECT_THAT(status.error_message(), HasSubstr(EmbedOptions::Output_Name(output)));
-    EXPECT_THAT(status.error_message(), HasSubstr("it gives: SPARSE"));
+    EXPECT_THAT(status.error_message(), HasSubstr("it supports: SPARSE"));
   }
 }
 
@@ -314,7 +314,7 @@ TEST_F(ServiceTest, AModelWithoutASparseHeadSaysWhatItHas) {
   const grpc::Status status = Embed(request);
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("SPARSE"));
-  EXPECT_THAT(status.error_message(), HasSubstr("it gives: ONE_VECTOR, WINDOW_VECTORS, SPAN_VECTORS"));
+  EXPECT_THAT(status.error_message(), HasSubstr("it supports: ONE_VECTOR, WINDOW_VECTORS, SPAN_VECTORS"));
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ TEST_F(ModelChoiceTest, WhatIsUnknownIsRefusedWithWhatThereIs) {
                 "is \"e5:nope\"; the model e5 has the profiles: archive, b:c");
   ExpectRefused("e5:", absl::StatusCode::kNotFound, "UNKNOWN_PROFILE", "is \"e5:\"; the model e5 has the profiles");
   ExpectRefused("e5:rotary", absl::StatusCode::kInvalidArgument, "METHOD_NOT_AVAILABLE",
-                "the profile \"rotary\" does not fit this model: yarn");
+                "this model does not support the profile \"rotary\": yarn");
   ExpectRefused("", absl::StatusCode::kInvalidArgument, "MODEL_NOT_NAMED", "this one has: e5, e5:archive");
   profiles_.clear();
   ExpectRefused("e5:archive", absl::StatusCode::kNotFound, "UNKNOWN_PROFILE", "the model e5 has no profiles");
