@@ -193,7 +193,7 @@ def test_tei_info_is_tei_v1(web, tei):
 
 
 @pytest.mark.parametrize("path, body", [("/embed", {"inputs": []}), ("/embed_all", {"inputs": []}), ("/tokenize", {"inputs": []}), ("/decode", {"ids": []})])
-def test_tei_calls_an_empty_list_empty(web, path, body):
+def test_an_empty_list_has_teis_error(web, path, body):
     error = web.refused(path, body, 400)
     assert (error["error_type"], error["reason"]) == ("Empty", "NO_INPUTS")
 

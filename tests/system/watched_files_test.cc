@@ -79,7 +79,7 @@ TEST(ReadWholeFileTest, GivesEveryByte) {
   std::filesystem::remove(path);
 }
 
-TEST(ReadWholeFileTest, SaysWhyNot) {
+TEST(ReadWholeFileTest, ReportsWhyAFileCannotBeRead) {
   for (const auto& [path, why] : {std::pair{"/nonexistent/file", "No such file"}, std::pair{"/", "Is a directory"}}) {
     const absl::Status status = ReadWholeFile(path).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);

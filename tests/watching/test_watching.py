@@ -119,7 +119,7 @@ def test_labels_exist_on_their_metrics(name):
         assert use.labels <= known[use.metric] | FROM_PROMETHEUS, f"{use.metric} has no label {', '.join(use.labels - known[use.metric] - FROM_PROMETHEUS)}"
 
 
-def test_uses_reads_expressions():
+def test_the_parser_of_expressions():
     found = uses('sum by (a, b) (rate(m_total{c=~"x{}()",d!="y"}[5m])) / on (a) group_left (e) max(n) > 2 * 1e3 and up == 1 unless p offset 5m')
     assert [(use.metric, use.labels, use.kept) for use in found] == [
         ("m_total", {"a", "b", "c", "d"}, {"a", "b"}), ("n", set(), None), ("up", set(), None), ("p", set(), None)

@@ -116,7 +116,7 @@ TEST_F(CommandLineTest, ResumeSkipsOneTextForEachAnswer) {
   }
 }
 
-TEST_F(CommandLineTest, ResumeTellsOfEarlierFailures) {
+TEST_F(CommandLineTest, ResumeReportsEarlierFailures) {
   const std::string path = ::testing::TempDir() + "/resume_failures.jsonl";
   std::remove(path.c_str());
   const std::string texts = "{\"id\": \"x\", \"text\": \"bad\"}\n" + Lines(2);
@@ -167,7 +167,7 @@ TEST_F(CommandLineTest, ATextThatFailsEndsTheOutputBeforeIt) {
   EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 1);
 }
 
-TEST_F(CommandLineTest, SomeMayFail) {
+TEST_F(CommandLineTest, PartialWritesALineForEachError) {
   const Outcome outcome = Embed({"--partial", "--text", "bad", "--text", "good"}, "");
   EXPECT_EQ(outcome.status, kExitSomeFailed);
   EXPECT_THAT(outcome.out, HasSubstr("{\"id\":1,\"error\":{\"code\":3"));
@@ -310,7 +310,7 @@ TEST_F(CommandLineTest, ServerErrorsAreOneSentence) {
   EXPECT_THAT(outcome.out, IsEmpty());
 }
 
-TEST_F(CommandLineTest, WritesForAPerson) {
+TEST_F(CommandLineTest, WritesText) {
   EXPECT_THAT(Embed({"--output", "text", "--text", "abc"}, "").out, HasSubstr("3 tokens: [+3.0000, ...]"));
 }
 
@@ -471,7 +471,7 @@ TEST_F(CommandLineTest, NoTextsGiveAnEmptyMatrix) {
   EXPECT_THAT(ReadNpy(ReadAll(path)).header, HasSubstr("'shape': (0, 0)"));
 }
 
-TEST_F(CommandLineTest, WhatAMatrixCannotHoldIsRefused) {
+TEST_F(CommandLineTest, OptionsThatGiveNoMatrixAreRefused) {
   const std::string path = ::testing::TempDir() + "/refused.npy";
   const std::pair<std::vector<const char*>, const char*> rows[] = {
       {{"--resume"}, "--out: a .npy file cannot be combined with --resume"},
@@ -490,7 +490,7 @@ TEST_F(CommandLineTest, WhatAMatrixCannotHoldIsRefused) {
               HasSubstr("--out: /nonexistent/a.npy cannot be written: No such file or directory"));
 }
 
-TEST_F(CommandLineTest, FormatsThatAreNotWrittenAreRefused) {
+TEST_F(CommandLineTest, UnsupportedFileNamesOfOutputAreRefused) {
   for (const std::string name : {"vectors.parquet", "vectors.NPZ"}) {
     const std::string path = ::testing::TempDir() + "/" + name;
     const Outcome outcome = Embed({"--out", path.c_str(), "--text", "a"}, "");

@@ -510,7 +510,7 @@ TEST(PlannerTest, SpansMoveWithPromptAndTruncation) {
 
 // Tests long late chunking. Windows of 12 content tokens that share 4, [0, 12) [8, 20) [16, 28) [18, 30), provide the
 // tokens [0, 10) [10, 18) [18, 23) [23, 30).
-TEST(PlannerTest, SpansTakeEachTokenFromTheWindowWhoseEdgeIsFarthest) {
+TEST(PlannerTest, SpansTakeEachTokenFromTheWindowInWhichItIsFarthestFromAnEdge) {
   const std::vector<int32_t> prompt{10, 11}, content = Ids(30);
   const std::vector<Range> ranges{{0, 10}, {8, 25}, {29, 30}};
   const SpanChoice choice{.ranges = ranges, .required = true};

@@ -101,7 +101,7 @@ TEST_F(TokenizerTest, TakesMegabytes) {
   EXPECT_EQ(tokenizer_->Tokenize(std::string(1'000'000, 'x'))->ids.size(), 1u);
 }
 
-TEST_F(TokenizerTest, LooksNoFurtherThanItMust) {
+TEST_F(TokenizerTest, ReadsNoMoreOfTheTextThanItNeeds) {
   std::string text;
   while (text.size() < 5'000'000) text += "the mills, unbelievable! ";
   const std::vector<int32_t> all = tokenizer_->Tokenize(text)->ids;

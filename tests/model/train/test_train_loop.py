@@ -40,7 +40,7 @@ class OneNumber:
             self.number.copy_(state["number"])
 
 
-def test_the_rate_warms_up_and_falls_to_nothing(tmp_path):
+def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path):
     recipe = OneNumber()
     assert loop.train(recipe, loop.Budget(steps=40), tmp_path / "state.pt", {}) == 40
     moved = [before - after for before, after in zip(recipe.numbers, [*recipe.numbers[1:], recipe.number.item()])]

@@ -368,7 +368,7 @@ TEST_F(EmbedStreamTest, MessagesReadAreAnsweredBeforeADrainEndsTheStream) {
 }
 
 // A message that arrives while the server drains is not accepted, and the client is told so.
-TEST_F(EmbedStreamTest, ASendingClientIsToldOfTheDrain) {
+TEST_F(EmbedStreamTest, AStreamThatStillSendsEndsWithUnavailableInADrain) {
   const auto stream = Open();
   stream->Write(FirstMessage("0", "a"));
   v1::EmbedStreamResponse answer;
@@ -420,7 +420,7 @@ TEST_F(OldStreamTest, AnIdleStreamEndsToo) {
   ExpectTooOld(stream->Finish());
 }
 
-TEST_F(EmbedStreamTest, YoungStreamsGoOn) {
+TEST_F(EmbedStreamTest, StreamsBelowMaxAgeContinue) {
   const auto stream = Open();
   stream->Write(FirstMessage("a", "a"));
   v1::EmbedStreamResponse answer;

@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using v1::EmbedOptions;
 
-TEST_F(ServiceTest, EmbedsAndSaysWhatWasDone) {
+TEST_F(ServiceTest, EmbedsAndReportsThePlan) {
   v1::EmbedRequest request = Request("a b");
   request.add_inputs()->set_text("ccc");
   request.mutable_options()->set_prompt_name("passage");

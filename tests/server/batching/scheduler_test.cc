@@ -260,7 +260,7 @@ TEST_F(SchedulerTest, QueueStateAlsoCountsBatchesWhoseCallsAreGone) {
   while (lane_->queue_state().running_batches > 0) absl::SleepFor(absl::Milliseconds(1));
 }
 
-TEST_F(SchedulerTest, QueueStateTellsTheAge) {
+TEST_F(SchedulerTest, QueueStateHasTheAgeOfTheOldestJob) {
   Pending blocker = BlockWorker();
   EXPECT_EQ(lane_->queue_state().oldest, absl::ZeroDuration());
   Pending waiting = MakePending({MakeSequence(1, 5)});
@@ -391,7 +391,7 @@ class CountingPermit final : public QueuePermit {
   std::atomic<int64_t> released = 0;
 };
 
-TEST_F(SchedulerTest, RoomIsGivenBackWhenABatchBeginsOrNeverWill) {
+TEST_F(SchedulerTest, PermitsAreReleasedWhenABatchBeginsOrItsJobEnds) {
   const auto running = std::make_shared<CountingPermit>(), cancelled = std::make_shared<CountingPermit>(),
              late = std::make_shared<CountingPermit>(), left = std::make_shared<CountingPermit>();
   encoder_.CloseGate();

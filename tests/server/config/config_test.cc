@@ -86,7 +86,7 @@ models:
   EXPECT_EQ(config->models[1].path, "/abs/b");
 }
 
-TEST(ConfigTest, ReadsHowTeiGetsLongTextsThrough) {
+TEST(ConfigTest, ReadsTheExtensionOfTei) {
   const auto config = ParseConfig("models: [{path: x}]\ntei: {extension: {windows: {tokens: 64}}}", "");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->tei.extension, R"({"windows":{"tokens":"64"}})");
@@ -99,7 +99,7 @@ TEST(ConfigTest, ReadsHowTeiGetsLongTextsThrough) {
   EXPECT_FALSE(by_name->tei.has_extension());
 }
 
-TEST(ConfigTest, ReadsWhatOperatorsSet) {
+TEST(ConfigTest, ReadsPathsAddressesDurationsAndLimits) {
   const auto config = ParseConfig(R"(
 health_listen: 0.0.0.0:50052
 channelz: true

@@ -60,7 +60,7 @@ TEST_F(ModelChoiceTest, AnAliasIsItsModelUnderItsProfile) {
   }
 }
 
-TEST_F(ModelChoiceTest, WhatIsUnknownIsRefusedWithWhatThereIs) {
+TEST_F(ModelChoiceTest, UnknownNamesListTheKnownOnes) {
   Add("e5");
   Add("rope", FakeRopeManifest());
   ExpectRefused("bge", absl::StatusCode::kNotFound, "UNKNOWN_MODEL",
@@ -87,7 +87,7 @@ TEST_F(ModelChoiceTest, AModelsNameWins) {
   EXPECT_TRUE(CheckAliases(models_.manifests(), profiles_).ok());
 }
 
-TEST_F(ModelChoiceTest, ANameForTwoThingsIsRefused) {
+TEST_F(ModelChoiceTest, AModelNamedLikeAnAliasIsRefused) {
   Add("e5");
   Add("e5:archive");
   EXPECT_THAT(std::string(CheckAliases(models_.manifests(), profiles_).message()),
@@ -102,7 +102,7 @@ TEST_F(ModelChoiceTest, TwoAliasesOfOneNameAreRefused) {
               HasSubstr("\"a:b:c\" would name two things"));
 }
 
-TEST_F(ModelChoiceTest, ListsTheAliasesThatAModelCanDo) {
+TEST_F(ModelChoiceTest, ListsTheAliasesThatAModelSupports) {
   Add("e5");
   EXPECT_THAT(AliasesOf(models_.manifests().front(), profiles_), ElementsAre("e5:archive", "e5:b:c"));
 }

@@ -362,7 +362,7 @@ TEST_F(HttpServerTest, NamesATokenIdThatCannotBeDecoded) {
   EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], []]})")), HasSubstr("ids[1]: is empty"));
 }
 
-TEST_F(HttpServerTest, TellsAsTeiDoesThatThereAreNoInputs) {
+TEST_F(HttpServerTest, AnEmptyListHasTeisError) {
   for (const char* path : {"/embed", "/embed_all", "/tokenize"}) {
     EXPECT_THAT(Ask(Post(path, R"({"inputs": []})")),
                 AllOf(HasSubstr(" 400 "), HasSubstr(R"("error_type":"Empty")"), HasSubstr("NO_INPUTS")))
@@ -373,7 +373,7 @@ TEST_F(HttpServerTest, TellsAsTeiDoesThatThereAreNoInputs) {
               AllOf(HasSubstr(" 422 "), HasSubstr(R"("error_type":"Validation")")));
 }
 
-TEST_F(HttpServerTest, TellsAsTeiDoesThatTheModelIsNotSparse) {
+TEST_F(HttpServerTest, SparseVectorsOfADenseModelHaveTeisError) {
   EXPECT_THAT(Ask(Post("/embed_sparse", R"({"inputs": "a"})")),
               AllOf(HasSubstr(" 424 "), HasSubstr(R"("error_type":"Backend")"), HasSubstr("OUTPUT_NOT_AVAILABLE")));
 }
@@ -503,7 +503,7 @@ TEST_F(HttpServerTest, ATimeoutIsADeadline) {
               AllOf(HasSubstr(" 400 "), HasSubstr("BAD_TIMEOUT")));
 }
 
-TEST_F(HttpServerTest, OverloadSaysWhenToComeAgain) {
+TEST_F(HttpServerTest, OverloadHasRetryAfter) {
   encoder_.CloseGate();
   std::vector<std::future<std::string>> calls;
   const auto call = [&] {

@@ -93,7 +93,7 @@ TEST(RequestTargetTest, TakesWholeAddresses) {
   }
 }
 
-TEST(ResponseTextTest, TellsJsonFromOtherTypes) {
+TEST(ResponseTextTest, RecognizesJson) {
   for (const char* type : {"application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"}) {
     EXPECT_TRUE(IsJsonType(type)) << type;
   }
@@ -102,7 +102,7 @@ TEST(ResponseTextTest, TellsJsonFromOtherTypes) {
   }
 }
 
-TEST(ResponseTextTest, TellsWhenToComeAgainAndHowToAuthenticate) {
+TEST(ResponseTextTest, HasRetryAfterAndWwwAuthenticate) {
   using Headers = Operation::Headers;
   EXPECT_EQ(ErrorHeaders(TooManyConcurrentCalls(1, 1, absl::Milliseconds(1200))),
             (Headers{{"Retry-After", "2"}, {"retry-after-ms", "1200"}}));

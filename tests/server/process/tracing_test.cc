@@ -25,7 +25,7 @@ TracingSettings Resolve(const TracingConfig& config, const Variables& variables)
   return ResolveTracing(config, environment, "1.2.3");
 }
 
-TEST(TracingSettingsTest, IsOffUnlessSomebodyAsks) {
+TEST(TracingSettingsTest, IsOffByDefault) {
   EXPECT_FALSE(Resolve({}, {}).enabled());
   EXPECT_FALSE(Resolve({}, {{"OTEL_SERVICE_NAME", "s"}, {"OTEL_EXPORTER_OTLP_TIMEOUT", "x"}}).enabled());
   EXPECT_EQ(Resolve({}, {{"OTEL_EXPORTER_OTLP_TIMEOUT", "x"}}).refused, "");

@@ -44,7 +44,7 @@ class HealthTest : public ::testing::Test {
       grpc::health::v1::Health::NewStub(FakeServer::Connect(port_->port()));
 };
 
-TEST_F(HealthTest, AWatchIsToldOfChanges) {
+TEST_F(HealthTest, AWatchReportsChanges) {
   const auto watch = Open("longembed.v1.EmbeddingService");
   EXPECT_EQ(Next(*watch), HealthCheckResponse::NOT_SERVING);
   server_.health().SetServing(true);

@@ -76,7 +76,7 @@ def test_a_bad_line_is_named(tmp_path, part, line, message):
     assert message in str(error.value)
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_missing_parts_and_files_are_named(tmp_path):
     with pytest.raises(CorpusError, match="is not a folder"):
         read_folder(tmp_path / "nowhere")
     with pytest.raises(CorpusError, match="has the parts: none"):
