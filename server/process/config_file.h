@@ -27,7 +27,7 @@ class ConfigFile {
   void Reload() { Read(/*asked=*/true); }
 
  private:
-  // `asked`: the caller wants a report, even if the file still cannot be opened.
+  // `asked`: the reload was requested, so a file that still cannot be opened is reported again.
   void Read(bool asked);
 
   const std::string path_;

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"longembed-bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nlongembed-bench: stopped; the same command goes on where it was", file=sys.stderr)
+        print("\nlongembed-bench: stopped; run the same command again to continue", file=sys.stderr)
         return 130
 
 

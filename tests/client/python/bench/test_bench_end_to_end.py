@@ -157,7 +157,7 @@ def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys)
     command = ["run", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out")]
     counted.limit = 7
     assert main(command) == 130
-    assert "the same command goes on where it was" in capsys.readouterr().err
+    assert "run the same command again to continue" in capsys.readouterr().err
     counted.limit = None
     assert main(command) == 0
     # Four recipes for documents, and queries as a whole and by sentence. Rows that share windows also share them here.
