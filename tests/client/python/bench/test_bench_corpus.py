@@ -171,5 +171,5 @@ def test_files_come_from_the_pinned_revision(tmp_path, monkeypatch):
 def test_an_unreachable_hub_is_reported(monkeypatch):
     library = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(library, "hf_hub_download", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no route")))
-    with pytest.raises(CorpusError, match="passkey/corpus.jsonl of dwzhu/LongEmbed at 6e346642 cannot be had from the hub: no route"):
+    with pytest.raises(CorpusError, match="passkey/corpus.jsonl of dwzhu/LongEmbed at 6e346642 cannot be downloaded from the hub: no route"):
         hub.load("passkey")

@@ -71,12 +71,12 @@ def test_a_key_is_written_nowhere(stand_in, monkeypatch):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda body: [body], "the answer is no list of embeddings"),
-        (lambda body: {"error": {"message": "no such model"}}, "the answer is no list of embeddings: .*no such model"),
-        (lambda body: {**body, "data": None}, "the answer is no list of embeddings"),
-        (lambda body: {**body, "data": [{"index": 0, "embedding": "AACAPw=="}]}, "the answer is no list of embeddings"),
-        (lambda body: {**body, "data": [{"index": 0, "embedding": []}]}, "an embedding is no list of numbers"),
-        (lambda body: {**body, "data": [{"index": 0, "embedding": 1.0}]}, "an embedding is no list of numbers"),
+        (lambda body: [body], "the answer is not a list of embeddings"),
+        (lambda body: {"error": {"message": "no such model"}}, "the answer is not a list of embeddings: .*no such model"),
+        (lambda body: {**body, "data": None}, "the answer is not a list of embeddings"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": "AACAPw=="}]}, "the answer is not a list of embeddings"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": []}]}, "an embedding is not a list of numbers"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": 1.0}]}, "an embedding is not a list of numbers"),
     ],
 )
 def test_an_answer_of_another_shape_is_refused(spoil, message):
@@ -167,7 +167,7 @@ def test_a_number_out_of_range_is_refused_before_anything_is_measured(flags, mes
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["hub:qmsum", "--parts", "dev"], "--parts is for folders, and hub:qmsum is none"),
+        (["hub:qmsum", "--parts", "dev"], "--parts is for folders, and hub:qmsum is not one"),
         (["passkey", "--haystack", "prose.txt"], "--haystack is for needle, which is not among the tasks"),
     ],
 )

@@ -86,8 +86,8 @@ def test_seconds_and_tokens_are_those_of_the_texts_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.full((1, 8), np.nan, np.float32), "the vector of the text 'text number 3 has words' has a component that is no finite number"),
-        (np.full((1, 8), np.inf, np.float32), "no finite number"),
+        (np.full((1, 8), np.nan, np.float32), "the vector of the text 'text number 3 has words' has a component that is not a finite number"),
+        (np.full((1, 8), np.inf, np.float32), "not a finite number"),
         (np.zeros((0, 8), np.float32), "is missing"),
         (np.ones((1, 9), np.float32), "has 9 dimensions, and others in .* have 8: the model there has changed; remove the folder"),
     ],
