@@ -65,7 +65,7 @@ int AwaitStop(ProcessSignals& signals, ProcessContext& context, HealthMonitor& m
     config_file.ReloadIfChanged();
     context.secrets.ReloadIfChanged();
     context.streams.EndOld();
-    monitor.CheckModels();
+    monitor.Check();
   }
 }
 
@@ -103,7 +103,7 @@ absl::Status Serve(const ServerConfig& config, const std::string& config_path, P
                                         std::move(context.ports.http), context.secrets.certificates.get());
     Log(LogLevel::kInfo, absl::StrCat("serving HTTP on port ", http->port()));
   }
-  HealthMonitor monitor(context.health, models, context.metrics, clock);
+  HealthMonitor monitor(context.health, models, pool, context.metrics, clock);
   monitor.SetServing(true);
   LogServing(config, *server, (*apis)->has_tei());
   ConfigFile config_file(config_path, config);

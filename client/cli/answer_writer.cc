@@ -35,15 +35,24 @@ void WriteText(const nlohmann::json& id, const v1::EmbedResult& result, std::ost
 
 }  // namespace
 
+absl::Status CheckOneRecipe(const std::string& next, std::string& recipe) {
+  if (next.empty()) return absl::OkStatus();
+  if (recipe.empty()) recipe = next;
+  if (recipe == next) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("vectors of recipe ", next, " are not comparable with those before, of recipe ", recipe,
+                   ": the server's model or its settings, or the options, are others"));
+}
+
 void AnswerWriter::Expect(nlohmann::json id, int64_t bytes_read) {
   const MutexLock lock(mutex_);
   ids_.emplace(expected_++, std::move(id));
   bytes_read_ = bytes_read;
 }
 
-absl::Status AnswerWriter::Take(uint64_t number, v1::EmbedResult result) {
+absl::Status AnswerWriter::Take(uint64_t number, v1::EmbedStreamResponse answer) {
   const MutexLock lock(mutex_);
-  waiting_.emplace(number, std::move(result));
+  waiting_.emplace(number, std::move(answer));
   for (auto turn = waiting_.find(next_); turn != waiting_.end() && !closed_; turn = waiting_.find(next_)) {
     RETURN_IF_ERROR(Write(ids_.at(next_), turn->second));
     ids_.erase(next_++);
@@ -52,7 +61,8 @@ absl::Status AnswerWriter::Take(uint64_t number, v1::EmbedResult result) {
   return closed_ ? absl::CancelledError("interrupted") : absl::OkStatus();
 }
 
-absl::StatusOr<std::string> AnswerWriter::Format(const nlohmann::json& id, const v1::EmbedResult& result) {
+absl::StatusOr<std::string> AnswerWriter::Format(const nlohmann::json& id, const v1::EmbedStreamResponse& answer) {
+  const v1::EmbedResult& result = answer.result();
   std::ostringstream line;
   if (arguments_.text_output) {
     WriteText(id, result, line);
@@ -66,16 +76,18 @@ absl::StatusOr<std::string> AnswerWriter::Format(const nlohmann::json& id, const
     }
     rows->end = matrix_->rows();
   }
-  WriteResult(id, result, arguments_.options.encoding(), line, rows);
+  WriteResult(id, result, answer.recipe(), arguments_.options.encoding(), line, rows);
   return line.str();
 }
 
-absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedResult& result) {
+absl::Status AnswerWriter::Write(const nlohmann::json& id, const v1::EmbedStreamResponse& answer) {
+  const v1::EmbedResult& result = answer.result();
   if (result.has_error() && !arguments_.partial) {
     return absl::Status(static_cast<absl::StatusCode>(result.error().code()),
                         absl::StrCat("the text with the id ", id.dump(), ": ", result.error().message()));
   }
-  const absl::StatusOr<std::string> line = Format(id, result);
+  if (!result.has_error()) RETURN_IF_ERROR(CheckOneRecipe(answer.recipe(), recipe_));
+  const absl::StatusOr<std::string> line = Format(id, answer);
   if (!line.ok()) return line.status();
   RETURN_IF_ERROR(WriteOutput(*line, out_));
   some_failed_ |= result.has_error();

@@ -41,12 +41,12 @@ class EmbedRun {
     bool some_failed = false;
   };
 
-  EmbedRun(const Arguments& arguments, const Streams& streams, std::ostream& out, NpyFile* matrix)
+  EmbedRun(const Arguments& arguments, const Streams& streams, std::ostream& out, NpyFile* matrix, std::string recipe)
       : arguments_(arguments),
         client_(arguments.client),
         reader_(arguments.source, streams.in),
         progress_(streams.err, streams.err_is_terminal, reader_.total_bytes()),
-        writer_(arguments, out, matrix, progress_),
+        writer_(arguments, out, matrix, std::move(recipe), progress_),
         on_interrupt_(streams.interrupt, [this] { writer_.Close(); }) {}
 
   // Runs once. Skips one text for each id in `done`.
@@ -63,9 +63,7 @@ class EmbedRun {
     EmbedStream stream(
         client_, arguments_.options,
         {.max_in_flight = in_flight, .max_ahead = kAheadOfFirst * in_flight, .timeout = arguments_.call.timeout},
-        [this](uint64_t number, v1::EmbedStreamResponse answer) {
-          return writer_.Take(number, std::move(*answer.mutable_result()));
-        });
+        [this](uint64_t number, v1::EmbedStreamResponse answer) { return writer_.Take(number, std::move(answer)); });
     while (true) {
       absl::StatusOr<std::optional<InputLine>> line = reader_.Next();
       if (!line.ok()) input_error = line.status();
@@ -90,10 +88,11 @@ class EmbedRun {
   std::stop_callback<std::function<void()>> on_interrupt_;
 };
 
-int RunTo(std::ostream& out, NpyFile* matrix, std::unordered_multiset<std::string> done, const Arguments& arguments,
+int RunTo(std::ostream& out, NpyFile* matrix, EarlierAnswers earlier, const Arguments& arguments,
           const Streams& streams) {
   // The temporary ends the run, and removes the progress line, before anything is printed.
-  const EmbedRun::Outcome outcome = EmbedRun(arguments, streams, out, matrix).Run(std::move(done));
+  const EmbedRun::Outcome outcome =
+      EmbedRun(arguments, streams, out, matrix, std::move(earlier.recipe)).Run(std::move(earlier.ids));
   if (!outcome.status.ok()) return PrintError(ExplainConnection(outcome.status, arguments.client), streams);
   if (!outcome.input_error.ok()) return PrintError(outcome.input_error, streams, kExitUsage);
   return outcome.some_failed ? kExitSomeFailed : kExitOk;
@@ -180,8 +179,9 @@ int RunEmbed(const Arguments& arguments, const Streams& streams) {
     streams.err << "longembed: " << earlier.failed << " of the texts failed in earlier runs; " << arguments.out_file
                 << " says why\n";
   }
-  const int status = RunTo(file, nullptr, std::move(earlier.ids), arguments, streams);
-  return status == kExitOk && earlier.failed > 0 ? kExitSomeFailed : status;
+  const bool some_failed = earlier.failed > 0;
+  const int status = RunTo(file, nullptr, std::move(earlier), arguments, streams);
+  return status == kExitOk && some_failed ? kExitSomeFailed : status;
 }
 
 }  // namespace longembed::client

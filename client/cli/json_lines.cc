@@ -215,8 +215,8 @@ absl::StatusOr<std::optional<InputLine>> LineReader::Next() {
   return std::optional<InputLine>();
 }
 
-void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
-                 std::ostream& out, const std::optional<RowRange>& rows) {
+void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, const std::string& recipe,
+                 v1::EmbedOptions::Encoding encoding, std::ostream& out, const std::optional<RowRange>& rows) {
   out << "{\"id\":" << id.dump();
   if (result.has_error()) {
     const nlohmann::json error{{"code", result.error().code()}, {"message", result.error().message()}};
@@ -237,7 +237,9 @@ void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::Em
                result.embeddings(), [](const auto& e) -> const auto& { return e.range(); });
   }
   const v1::Method::Kind kind = result.sequences_size() > 0 ? result.sequences(0).method().kind() : v1::Method::PLAIN;
-  out << ",\"method\":\"" << v1::Method::Kind_Name(kind) << "\"}\n";
+  out << ",\"method\":\"" << v1::Method::Kind_Name(kind) << "\"";
+  if (!recipe.empty()) out << ",\"recipe\":\"" << recipe << "\"";
+  out << "}\n";
 }
 
 std::string FormatFloat(float value) {

@@ -63,16 +63,19 @@ struct RowRange {
 
 // Writes the answer of one input as a JSON line:
 //
-//   {"id":..., "embedding":[...], "tokens":N, "truncated_tokens":N, "windows":[[start,end],...], "method":"PLAIN"}
+//   {"id":..., "embedding":[...], "tokens":N, "truncated_tokens":N, "windows":[[start,end],...], "method":"PLAIN",
+//    "recipe":"..."}
 //
-// "method" is that of the first window. If there are several embeddings, the line has "embeddings" instead of
-// "embedding". If each embedding stands for a part of the text, the line also has "ranges". If the input failed, the
-// line is {"id":..., "error":{"code":..., "message":...}}. In an encoding other than FLOAT32 an embedding is
+// "method" is that of the first window. Vectors with equal recipes are comparable. If there are several embeddings, the
+// line has "embeddings" instead of "embedding". If each embedding stands for a part of the text, the line also has
+// "ranges". If the input failed, the line is {"id":..., "error":{"code":..., "message":...}}. In an encoding other than
+// FLOAT32 an embedding is
 // {"encoding":..., "dimensions":N, "data":"base64"}, plus "scale" for INT8. A sparse embedding is {"dimensions":N,
 // "indices":[...], "values":[...]}, or has "indices" next to "data". If `rows` is set, "rows":[start,end] replaces the
 // embeddings.
-void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, v1::EmbedOptions::Encoding encoding,
-                 std::ostream& out, const std::optional<RowRange>& rows = std::nullopt);
+void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, const std::string& recipe,
+                 v1::EmbedOptions::Encoding encoding, std::ostream& out,
+                 const std::optional<RowRange>& rows = std::nullopt);
 
 // Returns the shortest decimal that reads back as the same float.
 std::string FormatFloat(float value);

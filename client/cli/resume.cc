@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/answer_writer.h"
 #include "client/cli/json_lines.h"
 
 namespace longembed::client {
@@ -17,7 +18,8 @@ constexpr std::string_view kLineStart = "{\"id\":";  // The start of every line 
 
 bool IsAnswer(const nlohmann::json& object) {
   return object.is_object() && object.contains("id") && CheckId(object["id"]).ok() &&
-         (object.contains("embedding") || object.contains("embeddings") || object.contains("error"));
+         (object.contains("embedding") || object.contains("embeddings") || object.contains("error")) &&
+         (!object.contains("recipe") || object["recipe"].is_string());
 }
 
 // Returns true if a last line without a newline may come from an interrupted run. Any other text must be kept.
@@ -46,6 +48,9 @@ absl::StatusOr<EarlierAnswers> ReadEarlierAnswers(const std::string& path) {
     if (!IsAnswer(object)) {
       return absl::InvalidArgumentError(
           absl::StrCat(path, ", line ", number, ": is not an answer of `longembed embed`; give another file to --out"));
+    }
+    if (const absl::Status status = CheckOneRecipe(object.value("recipe", ""), earlier.recipe); !status.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ", line ", number, ": ", std::string(status.message())));
     }
     earlier.ids.insert(object["id"].dump());
     earlier.failed += object.contains("error") ? 1 : 0;

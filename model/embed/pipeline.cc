@@ -95,16 +95,17 @@ std::optional<NeededTokens> NeededOf(const Model& model, const InputOptions& opt
                       .count_rest = options.count_exactly};
 }
 
-absl::StatusOr<PromptedTokens> TokenizeText(const Model& model, std::string_view text, const InputOptions& options) {
+absl::StatusOr<PromptedTokens> TokenizeText(const Model& model, std::string_view text, const InputOptions& options,
+                                            const HoldMemory& hold) {
   if (const std::optional<NeededTokens> needed = NeededOf(model, options); needed.has_value()) {
-    return TokenizePart(*model.tokenizer, options.prompt, text, *needed);
+    return TokenizePart(*model.tokenizer, options.prompt, text, *needed, hold);
   }
-  return TokenizeWithPrompt(*model.tokenizer, options.prompt, text, options.plan.limits.max_tokens);
+  return TokenizeWithPrompt(*model.tokenizer, options.prompt, text, options.plan.limits.max_tokens, hold);
 }
 
 absl::StatusOr<Plan> PrepareText(const Model& model, std::string_view text, const Input& input,
-                                 const InputOptions& options) {
-  const absl::StatusOr<PromptedTokens> prompted = TokenizeText(model, text, options);
+                                 const InputOptions& options, const HoldMemory& hold) {
+  const absl::StatusOr<PromptedTokens> prompted = TokenizeText(model, text, options, hold);
   if (!prompted.ok()) return prompted.status();
   const InputTokens tokens{.prompt = prompted->prompt,
                            .content = prompted->content,
@@ -139,7 +140,7 @@ absl::StatusOr<std::vector<Range>> SpansOfIds(const Input& input, int64_t conten
 }
 
 absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const Input& input,
-                                const InputOptions& options) {
+                                const InputOptions& options, const HoldMemory& hold) {
   const int64_t max_tokens = options.plan.limits.max_tokens;
   const bool takes_parts = NeededOf(model, options).has_value();
   if (const auto count = static_cast<int64_t>(ids.ids.size()); count > max_tokens && !takes_parts) {
@@ -149,7 +150,7 @@ absl::StatusOr<Plan> PrepareIds(const Model& model, const TokenIds& ids, const I
   if (!content.ok()) return content.status();
   std::vector<int32_t> prompt;
   if (!ids.complete && !options.prompt.empty()) {
-    absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(options.prompt);
+    absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(options.prompt, Tokenizer::kEverything, hold);
     if (!tokens.ok()) return tokens.status();
     prompt = std::move(tokens->ids);
   }
@@ -216,11 +217,12 @@ absl::Status CheckOutput(const ModelManifest& model, const std::string& output) 
   return OutputNotAvailable(output, model.name, available);
 }
 
-absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options) {
+absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options,
+                                  const HoldMemory& hold) {
   if (const auto* text = std::get_if<std::string_view>(&input.content)) {
-    return PrepareText(model, *text, input, options);
+    return PrepareText(model, *text, input, options, hold);
   }
-  return PrepareIds(model, std::get<TokenIds>(input.content), input, options);
+  return PrepareIds(model, std::get<TokenIds>(input.content), input, options, hold);
 }
 
 int64_t BytesToTokenize(const Model& model, const Input& input, const InputOptions& options) {

@@ -17,6 +17,7 @@
 #include "model/embed/model.h"
 #include "model/embed/spans.h"
 #include "model/plan/planner.h"
+#include "model/text/tokenizer.h"
 #include "model/vector/aggregation.h"
 #include "model/vector/sparse.h"
 #include "model/vector/vector.h"
@@ -52,9 +53,11 @@ struct InputOptions {
   bool count_exactly = false;  // Never estimate the number of truncated tokens (Plan::estimated).
 };
 
-// Tokenizes and plans one input. Errors (INVALID_ARGUMENT): those of TokenizeWithPrompt, PlanInput and spans.h,
-// TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT. Their fields are relative to the input.
-absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options);
+// Tokenizes and plans one input. `hold` is that of Tokenizer::Tokenize. Errors (INVALID_ARGUMENT, apart from those of
+// `hold`): those of TokenizeWithPrompt, PlanInput and spans.h, TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT. Their fields
+// are relative to the input.
+absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options,
+                                  const HoldMemory& hold = {});
 
 // Returns approximately how many bytes of prompt and text PrepareInput tokenizes. With truncation, most of a long text
 // is not tokenized.

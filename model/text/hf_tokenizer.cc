@@ -15,15 +15,27 @@ namespace {
 constexpr size_t kErrorCapacity = 512;
 constexpr size_t kTokenizerPieceBytes = 64 << 10;  // Takes about 10 MiB of memory.
 
-// The result that a sink collects. Sinks must not throw, because exceptions must not unwind through Rust.
+// What the callbacks of one call share. They must not throw, because exceptions must not unwind through Rust.
 struct Collected {
+  const HoldMemory& hold;
+  absl::Status held;
   TokenizedText tokens;
   bool out_of_memory = false;
 };
 
+bool Hold(void* context, size_t bytes) noexcept {
+  auto& collected = *static_cast<Collected*>(context);
+  try {
+    if (collected.hold) collected.held = collected.hold(static_cast<int64_t>(bytes));
+  } catch (const std::bad_alloc&) {
+    collected.out_of_memory = true;
+  }
+  return collected.held.ok() && !collected.out_of_memory;
+}
+
 void CollectTokens(void* context, const int32_t* ids, const uint32_t* begins, const uint32_t* ends,
                    size_t count) noexcept {
-  auto& [tokens, out_of_memory] = *static_cast<Collected*>(context);
+  auto& [hold, held, tokens, out_of_memory] = *static_cast<Collected*>(context);
   try {
     tokens.ids.assign(ids, ids + count);
     tokens.ranges.reserve(count);
@@ -52,18 +64,17 @@ class HuggingFaceTokenizer final : public Tokenizer {
  public:
   explicit HuggingFaceTokenizer(LongembedHfTokenizer* handle) : handle_(handle) {}
 
-  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override {
+  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough, const HoldMemory& hold) const override {
     if (const std::optional<size_t> byte = FirstInvalidUtf8Byte(text); byte.has_value()) {
       return InvalidUtf8("text", *byte);
     }
-    // Throws std::bad_alloc if memory does not suffice. Rust would abort the process instead.
-    ::operator delete(::operator new(longembed_hf_memory(handle_.get(), text.size(), static_cast<size_t>(enough))));
-    Collected collected;
+    Collected collected{.hold = hold};
     char error[kErrorCapacity] = "";
     const LongembedHfStatus status =
-        longembed_hf_encode(handle_.get(), text.data(), text.size(), static_cast<size_t>(enough), &CollectTokens,
+        longembed_hf_encode(handle_.get(), text.data(), text.size(), static_cast<size_t>(enough), &Hold, &CollectTokens,
                             &collected, error, sizeof(error));
     if (collected.out_of_memory || status == LONGEMBED_HF_OUT_OF_MEMORY) throw std::bad_alloc();
+    if (status == LONGEMBED_HF_MEMORY_REFUSED) return collected.held;
     if (status != LONGEMBED_HF_OK) return TokenizerFailed(error);
     return std::move(collected.tokens);
   }

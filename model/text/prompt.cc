@@ -42,7 +42,7 @@ absl::StatusOr<std::string> ResolvePrompt(const ModelManifest& model, const Prom
 }
 
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
-                                                  std::string_view text, int64_t max_tokens) {
+                                                  std::string_view text, int64_t max_tokens, const HoldMemory& hold) {
   if (text.empty()) return EmptyInput();
   // Checked before the prompt is prepended, so that errors give a byte offset in the text.
   if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
@@ -50,8 +50,10 @@ absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, st
   const std::string joined = prompt.empty() ? std::string() : std::string(prompt).append(text);
   // Includes room for the prompt's tokens; a byte may become several tokens.
   const int64_t enough = max_tokens + 16 * static_cast<int64_t>(prompt.size());
+  HoldMemory hold_all;
+  if (hold) hold_all = [&](int64_t bytes) { return hold(bytes + static_cast<int64_t>(joined.size())); };
   const absl::StatusOr<TokenizedText> tokens =
-      tokenizer.Tokenize(prompt.empty() ? text : std::string_view(joined), enough);
+      tokenizer.Tokenize(prompt.empty() ? text : std::string_view(joined), enough, hold_all);
   if (!tokens.ok()) return tokens.status();
 
   const auto first_content = std::find_if(tokens->ranges.begin(), tokens->ranges.end(),
@@ -95,8 +97,8 @@ size_t BeginOfPiece(const Tokenizer& tokenizer, std::string_view text, size_t fi
 // Tokenizes the needed part of a text. Lives during one TokenizePart call.
 class PartTokenizer {
  public:
-  PartTokenizer(const Tokenizer& tokenizer, std::string_view text, const NeededTokens& needed)
-      : tokenizer_(tokenizer), text_(text), needed_(needed) {}
+  PartTokenizer(const Tokenizer& tokenizer, std::string_view text, const NeededTokens& needed, const HoldMemory& hold)
+      : tokenizer_(tokenizer), text_(text), needed_(needed), hold_(hold) {}
 
   // Returns the needed tokens. `head` holds the tokens of the prompt and of the text before byte `end`, which is a
   // place to cut.
@@ -150,7 +152,8 @@ class PartTokenizer {
   }
 
   absl::StatusOr<TokenizedText> Tokenize(size_t begin, size_t end) {
-    absl::StatusOr<TokenizedText> piece = tokenizer_.Tokenize(text_.substr(begin, end - begin));
+    absl::StatusOr<TokenizedText> piece =
+        tokenizer_.Tokenize(text_.substr(begin, end - begin), Tokenizer::kEverything, hold_);
     if (piece.ok()) {
       bytes_ += static_cast<int64_t>(end - begin);
       tokens_ += std::ssize(piece->ids);
@@ -185,6 +188,7 @@ class PartTokenizer {
   const Tokenizer& tokenizer_;
   const std::string_view text_;
   const NeededTokens needed_;
+  const HoldMemory& hold_;
   // Bytes and tokens tokenized so far.
   int64_t bytes_ = 0;
   int64_t tokens_ = 0;
@@ -193,15 +197,15 @@ class PartTokenizer {
 }  // namespace
 
 absl::StatusOr<PromptedTokens> TokenizePart(const Tokenizer& tokenizer, std::string_view prompt, std::string_view text,
-                                            const NeededTokens& needed) {
+                                            const NeededTokens& needed, const HoldMemory& hold) {
   if (const auto byte = FirstInvalidUtf8Byte(text); byte.has_value()) return InvalidUtf8("text", *byte);
   // If the end of the text is needed, its beginning is tokenized only to get the prompt's tokens.
   constexpr size_t kSeamBytes = 1 << 10;
   const size_t end = EndOfPiece(tokenizer, text, 0, needed.from_end ? kSeamBytes : kPieceBytes);
   constexpr int64_t kNoLimit = std::numeric_limits<int32_t>::max();
-  absl::StatusOr<PromptedTokens> head = TokenizeWithPrompt(tokenizer, prompt, text.substr(0, end), kNoLimit);
+  absl::StatusOr<PromptedTokens> head = TokenizeWithPrompt(tokenizer, prompt, text.substr(0, end), kNoLimit, hold);
   if (!head.ok() || end == text.size()) return head;
-  return PartTokenizer(tokenizer, text, needed).Run(*std::move(head), end);
+  return PartTokenizer(tokenizer, text, needed, hold).Run(*std::move(head), end);
 }
 
 int64_t BytesOfPart(const Tokenizer& tokenizer, int64_t text_bytes, const NeededTokens& needed) {

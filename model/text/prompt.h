@@ -48,17 +48,18 @@ struct NeededTokens {
 };
 
 // Tokenizes prompt and text as one string, because tokenizers may merge across the boundary. The content begins at the
-// first token that ends after the prompt; a text of whitespace may have none. Errors (INVALID_ARGUMENT): those of
-// Tokenizer::Tokenize, EMPTY_INPUT, and INPUT_BEYOND_SERVER_LIMIT if the content has more than `max_tokens`.
+// first token that ends after the prompt; a text of whitespace may have none. Errors: those of Tokenizer::Tokenize,
+// EMPTY_INPUT, and INPUT_BEYOND_SERVER_LIMIT if the content has more than `max_tokens` (both INVALID_ARGUMENT).
 absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, std::string_view prompt,
-                                                  std::string_view text, int64_t max_tokens);
+                                                  std::string_view text, int64_t max_tokens,
+                                                  const HoldMemory& hold = {});
 
 // Tokenizes like TokenizeWithPrompt, but returns only the needed tokens and a few more. They are the same tokens as in
 // the whole text. The rest of the text is not kept and no limit applies to it. If the rest has more than kCountedBytes,
 // it is not tokenized unless it has to be counted. Time and memory do not grow with the rest if the tokenizer finds
 // places to cut. Errors: those of TokenizeWithPrompt except INPUT_BEYOND_SERVER_LIMIT.
 absl::StatusOr<PromptedTokens> TokenizePart(const Tokenizer& tokenizer, std::string_view prompt, std::string_view text,
-                                            const NeededTokens& needed);
+                                            const NeededTokens& needed, const HoldMemory& hold = {});
 inline constexpr size_t kCountedBytes = 64 << 10;
 
 // Returns approximately how many bytes of a text TokenizePart tokenizes.

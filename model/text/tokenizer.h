@@ -4,12 +4,14 @@
 #define LONGEMBED_MODEL_TEXT_TOKENIZER_H_
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace longembed {
@@ -28,6 +30,9 @@ struct TokenizedText {
   std::vector<ByteRange> ranges;
 };
 
+// Asks whether a call may take `bytes` of memory at once. An error refuses it.
+using HoldMemory = std::function<absl::Status(int64_t bytes)>;
+
 // A tokenizer. Multiple threads can call the const methods of one Tokenizer without external synchronization.
 class Tokenizer {
  public:
@@ -35,9 +40,12 @@ class Tokenizer {
 
   // Returns the tokens of `text` without the special tokens of the model's template; an empty text has none. A special
   // token spelled out in the text is converted to that token. If the text has more than `enough` tokens, only its
-  // beginning may be read: the result then consists of its first tokens, and has more than `enough`. Errors
-  // (INVALID_ARGUMENT): INVALID_UTF8 with the first invalid byte, TOKENIZER_FAILED.
-  virtual absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough = kEverything) const = 0;
+  // beginning may be read: the result then consists of its first tokens, and has more than `enough`. `hold`, unless it
+  // is empty, is called before memory is allocated. Memory that it has granted is free again when Tokenize returns,
+  // apart from the result's. Errors: INVALID_UTF8 with the first invalid byte, TOKENIZER_FAILED (both
+  // INVALID_ARGUMENT), and those of `hold`.
+  virtual absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough = kEverything,
+                                                 const HoldMemory& hold = {}) const = 0;
   static constexpr int64_t kEverything = std::numeric_limits<int64_t>::max();
 
   // Returns the first place at byte `at` or later where `text`, which is UTF-8, can be cut so that its two parts

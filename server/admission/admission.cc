@@ -176,7 +176,7 @@ absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const 
   const absl::Duration wait = request.tokenization + WaitBefore(request.priority, request.oversized);
   const bool late = reason == Overload::kDeadline;
   const absl::Duration done = wait + request.work / pace();
-  const absl::Duration hint = std::clamp(wait, absl::Milliseconds(50), absl::Seconds(60)) * factor;
+  const absl::Duration hint = RetryDelayFor(wait) * factor;
   return Overloaded(reason,
                     {.queued_tokens = model.tokens_,
                      .max_queued_tokens = MaxTokens(model, request.priority),

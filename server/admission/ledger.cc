@@ -14,6 +14,11 @@ namespace {
 
 constexpr absl::Duration kRetry = absl::Milliseconds(200);
 
+int64_t BeyondFixedCosts(const std::array<int64_t, kMemoryKinds>& held) {
+  const int64_t all = std::accumulate(held.begin(), held.end(), int64_t{0});
+  return all - held[static_cast<int>(Memory::kCalls)];
+}
+
 }  // namespace
 
 const char* MemoryName(Memory kind) {
@@ -22,6 +27,8 @@ const char* MemoryName(Memory kind) {
       return "calls";
     case Memory::kRequests:
       return "requests";
+    case Memory::kTokenizer:
+      return "tokenizer";
     case Memory::kPlans:
       return "plans";
     case Memory::kAnswers:
@@ -57,12 +64,16 @@ void Charge::Correct(Memory kind, int64_t bytes) {
 
 std::unique_ptr<Charge> Charge::ForSameClient() const { return ledger_.BeginMessage(client_); }
 
-absl::Status Ledger::CheckRoom(const std::string& client, bool exempt, int64_t own, int64_t more) const {
+absl::Status Ledger::CheckRoom(const std::string& client, bool exempt, const Charge* charge, int64_t more) const {
   if (exempt && FitsExemption(client, more)) return absl::OkStatus();
-  if (bytes_ > own && bytes_ + more > max_bytes_) return TooManyPendingBytes(bytes_, max_bytes_, kRetry);
+  const int64_t own = charge == nullptr ? 0 : BeyondFixedCosts(charge->held_);
+  const bool alone = charge == nullptr ? bytes_ == 0 : BeyondFixedCosts(held_) == own;
+  if (!alone && bytes_ + more > max_bytes_) return TooManyPendingBytes(bytes_, max_bytes_, kRetry);
   const auto found = clients_.find(client);
-  const int64_t of_client = found == clients_.end() ? 0 : found->second.bytes;
-  if (of_client > own && ExceedsFairShare(of_client + more, std::max<int64_t>(0, max_bytes_ - bytes_ - more))) {
+  const Client of = found == clients_.end() ? Client{} : found->second;
+  const int64_t of_client = of.bytes;
+  const bool client_alone = charge == nullptr ? of_client == 0 : of_client - of.calls * kCallBytes == own;
+  if (!client_alone && ExceedsFairShare(of_client + more, std::max<int64_t>(0, max_bytes_ - bytes_ - more))) {
     return TooManyPendingBytesOfClient(of_client, max_bytes_, kRetry);
   }
   return absl::OkStatus();
@@ -76,11 +87,7 @@ bool Ledger::FitsExemption(const std::string& client, int64_t more) const {
 }
 
 absl::Status Ledger::Grow(Charge& charge, Memory kind, int64_t more) {
-  if (more > 0) {
-    int64_t own = 0;
-    for (const int64_t bytes : charge.held_) own += bytes;
-    RETURN_IF_ERROR(CheckRoom(charge.client_, charge.exempt_, own, more));
-  }
+  if (more > 0) RETURN_IF_ERROR(CheckRoom(charge.client_, charge.exempt_, &charge, more));
   Add(charge, kind, more);
   return absl::OkStatus();
 }
@@ -110,7 +117,7 @@ std::unique_ptr<Charge> Ledger::Open(const std::string& client, int64_t own_call
 
 absl::StatusOr<std::unique_ptr<Charge>> Ledger::BeginCall(const std::string& client, int64_t max_calls, bool exempt) {
   const MutexLock lock(mutex_);
-  RETURN_IF_ERROR(CheckRoom(client, exempt, 0, kCallBytes));
+  RETURN_IF_ERROR(CheckRoom(client, exempt, nullptr, kCallBytes));
   const auto found = clients_.find(client);
   const int64_t calls = found == clients_.end() ? 0 : found->second.calls;
   if (max_calls > 0 && calls >= max_calls) return TooManyConcurrentCalls(calls, max_calls, kRetry);
@@ -126,7 +133,7 @@ std::unique_ptr<Charge> Ledger::BeginMessage(const std::string& client, bool exe
 
 bool Ledger::HasRoom(const std::string& client) const {
   const MutexLock lock(mutex_);
-  return CheckRoom(client, /*exempt=*/false, 0, max_bytes_ / 16).ok();
+  return CheckRoom(client, /*exempt=*/false, nullptr, max_bytes_ / 16).ok();
 }
 
 std::map<std::string, int64_t> Ledger::held() const {

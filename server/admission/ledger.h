@@ -6,9 +6,9 @@
 //   absl::Status status = (*charge)->Hold(Memory::kRequests, bytes);   // Before or right after the allocation.
 //   (*charge)->Correct(Memory::kRequests, 0);                          // The memory has been freed.
 //
-// A client may hold its fair share of the bytes (fair_share.h). A charge that holds all of the ledger's bytes may
-// exceed the limit, and one that holds all of its client's bytes may exceed the share, because other limits bound a
-// single call.
+// A client may hold its fair share of the bytes (fair_share.h). A charge that holds all of the ledger's bytes, apart
+// from the fixed costs of calls, may exceed the limit, and one that so holds all of its client's bytes may exceed the
+// share, because other limits bound a single message.
 //
 // A health check must be answered even if there is no room. Its charges are exempt: they count, but may exceed the
 // limit, by kExemptBytes for all of them together and by a fair share of that for each client. Beyond this they are
@@ -30,12 +30,13 @@ namespace longembed {
 
 // Kinds of memory.
 enum class Memory {
-  kCalls,     // The fixed cost of a call in gRPC and the server.
-  kRequests,  // Requests: first their bytes, then their messages.
-  kPlans,     // Sequences: tokens, positions, rotary tables.
-  kAnswers,   // Vectors, messages of answers, and their bytes until the client has taken them.
+  kCalls,      // The fixed cost of a call in gRPC and the server.
+  kRequests,   // Requests: first their bytes, then their messages.
+  kTokenizer,  // The tokenizer, while it tokenizes.
+  kPlans,      // Sequences: tokens, positions, rotary tables.
+  kAnswers,    // Vectors, messages of answers, and their bytes until the client has taken them.
 };
-inline constexpr int kMemoryKinds = 4;
+inline constexpr int kMemoryKinds = 5;
 const char* MemoryName(Memory kind);
 
 class Ledger;
@@ -102,7 +103,8 @@ class Ledger {
     int64_t charges = 0;
   };
 
-  absl::Status CheckRoom(const std::string& client, bool exempt, int64_t own, int64_t more) const
+  // Checks that the client finds room for `more` bytes. `charge` is the charge that grows; null: one that begins.
+  absl::Status CheckRoom(const std::string& client, bool exempt, const Charge* charge, int64_t more) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Returns whether an exempt charge of the client may hold `more` bytes although there may be no room.
   bool FitsExemption(const std::string& client, int64_t more) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -144,7 +144,7 @@ void Scheduler::Run(Assignment& assignment) {
 absl::Status Scheduler::TooLateFor(const Lane& lane, const Job& job) const {
   const absl::Duration time = lane.WorkOf(job.cost_);
   return Overloaded(Overload::kDeadline, {.expected_wait = time, .max_wait = job.options_.deadline - clock_.Now()},
-                    time);
+                    RetryDelayFor(time));
 }
 
 bool Scheduler::AwaitAssignment(Assignment& assignment) {

@@ -34,7 +34,8 @@ int64_t PlanBytes(const Plan& plan) {
 absl::StatusOr<Plan> CallPreparer::Prepare(const absl::StatusOr<Input>& input) {
   const size_t index = index_++;
   if (!input.ok()) return input.status();
-  absl::StatusOr<Plan> plan = PrepareInput(model_, *input, options_);
+  absl::StatusOr<Plan> plan = PrepareInput(model_, *input, options_, tokenizer_.hold());
+  if (absl::IsResourceExhausted(plan.status())) return call_status_ = plan.status();
   if (!plan.ok()) return AtField(plan.status(), absl::StrCat("inputs[", index, "]"));
   vectors_ += plan->vectors();
   run_tokens_ += plan->run_tokens();

@@ -188,7 +188,7 @@ void EmbedCall::UpdateTokensPerByte() const {
 
 absl::Status EmbedCall::PrepareInputs(std::vector<Sequence>& sequences) {
   answer_.results.reserve(params_.inputs.size());
-  CallPreparer preparer(model_.model(), params_.input_options);
+  CallPreparer preparer(model_.model(), params_.input_options, params_.call.memory);
   int64_t bytes = 0;
   for (const absl::StatusOr<Input>& call_input : params_.inputs) {
     RETURN_IF_ERROR(CheckNotCancelled());

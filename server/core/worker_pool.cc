@@ -33,15 +33,14 @@ void WorkerPool::Run(Task task, TaskSize size) {
 
 absl::Status WorkerPool::TryRun(Task task, TaskSize size) {
   if (size.time_left <= absl::ZeroDuration()) return DeadlineExceeded();
-  // As in Admission: a retry after a shorter delay would only be refused again.
-  const auto hint = [](absl::Duration time) { return std::clamp(time / 2, absl::Milliseconds(50), absl::Seconds(60)); };
   {
     const MutexLock lock(mutex_);
     const absl::Duration wait = WaitOf(size);
     if (wait > max_wait_)
-      return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, hint(wait));
+      return Overloaded(Overload::kQueueWait, {.expected_wait = wait, .max_wait = max_wait_}, RetryDelayFor(wait / 2));
     if (const absl::Duration done = wait + absl::Seconds(SecondsFor(size.bytes)); done > size.time_left)
-      return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left}, hint(done));
+      return Overloaded(Overload::kDeadline, {.expected_wait = done, .max_wait = size.time_left},
+                        RetryDelayFor(done / 2));
     Push(std::move(task), std::move(size));
   }
   changed_.NotifyOne();
@@ -94,6 +93,12 @@ absl::Duration WorkerPool::longest_wait() const {
     });
   };
   return absl::Seconds(std::max(seconds(false), seconds(true) / long_threads_of_client()));
+}
+
+absl::Duration WorkerPool::hanging() const {
+  const MutexLock lock(mutex_);
+  if (std::ssize(due_) < std::max(1, threads())) return absl::ZeroDuration();
+  return std::max(absl::ZeroDuration(), clock_.Now() - *due_.rbegin());
 }
 
 int64_t WorkerPool::waiting() const {
@@ -154,12 +159,15 @@ void WorkerPool::RunTask(std::string client, Waiting waiting) {
     ++running_long_in_all_;
     ++running_long_[client];
   }
-  mutex_.Unlock();
+  // Generous, because texts differ and threads may wait for a core.
   const absl::Time began = clock_.Now();
+  const auto due = due_.insert(began + absl::Seconds(10) + 20 * absl::Seconds(SecondsFor(waiting.bytes)));
+  mutex_.Unlock();
   std::move(waiting.task)();
   waiting.task = nullptr;
   const absl::Duration took = clock_.Now() - began;
   mutex_.Lock();
+  due_.erase(due);
   Measure(waiting.bytes, absl::ToDoubleSeconds(took));
   if (!waiting.is_long) return;
   --running_long_in_all_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -63,6 +64,9 @@ class WorkerPool {
   // Returns the longest that any client's next task would wait for a thread.
   absl::Duration longest_wait() const;
 
+  // Returns the time since the tasks of all threads should have ended; 0 while any thread is free or on time.
+  absl::Duration hanging() const;
+
   int threads() const { return static_cast<int>(threads_.size()); }
   int64_t waiting() const;  // Number of waiting tasks.
 
@@ -97,6 +101,7 @@ class WorkerPool {
   ConditionVariable changed_;
   FairQueue<Waiting> tasks_ ABSL_GUARDED_BY(mutex_);
   std::multimap<absl::Time, Task> delayed_ ABSL_GUARDED_BY(mutex_);  // Time of joining tasks_ -> task.
+  std::multiset<absl::Time> due_ ABSL_GUARDED_BY(mutex_);            // Times when the running tasks should have ended.
   std::map<std::string, int> running_long_ ABSL_GUARDED_BY(mutex_);  // Client -> running long tasks.
   int running_long_in_all_ ABSL_GUARDED_BY(mutex_) = 0;
   DecayedRatio seconds_per_byte_ ABSL_GUARDED_BY(mutex_){/*memory=*/kLongBytes, /*assumed=*/200e-9};

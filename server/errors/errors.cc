@@ -1,5 +1,7 @@
 #include "server/errors/errors.h"
 
+#include <algorithm>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
@@ -39,6 +41,10 @@ absl::Status Exhausted(std::string_view reason, const std::string& description, 
 }
 
 }  // namespace
+
+absl::Duration RetryDelayFor(absl::Duration wait) {
+  return std::clamp(wait, absl::Milliseconds(50), absl::Seconds(60));
+}
 
 absl::Status Overloaded(Overload reason, const OverloadDetails& details, absl::Duration retry_delay) {
   switch (reason) {

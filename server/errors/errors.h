@@ -34,6 +34,9 @@ struct OverloadDetails {
   int64_t max_client_tokens = 0;
 };
 absl::Status Overloaded(Overload reason, const OverloadDetails& details, absl::Duration retry_delay);
+// Returns the retry delay for an expected wait: at least 50 ms, because an earlier retry would only be refused again,
+// and at most a minute, because expectations change.
+absl::Duration RetryDelayFor(absl::Duration wait);
 absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyWatches(int64_t limit);

@@ -54,7 +54,7 @@ inline constexpr Name kQueueWaitLimit{"longembed_queue_wait_limit_seconds",
                                       "The config's limits.max_queue_wait."};  // model
 inline constexpr Name kHeldBytes{"longembed_held_bytes",
                                  "Bytes that calls hold, counted by limits.max_pending_bytes: fixed cost of calls, "
-                                 "requests, plans, answers."};  // kind
+                                 "requests, tokenizer, plans, answers."};  // kind
 inline constexpr Name kAuthenticationFailures{"longembed_authentication_failures_total",
                                               "Calls refused because their API key is missing or unknown."};  // reason
 inline constexpr Name kClientTokens{"longembed_client_tokens_total",

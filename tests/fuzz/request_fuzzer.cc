@@ -131,7 +131,9 @@ int64_t Overhead(const Model& model, const Input& input, const Plan& plan) {
 }
 
 void PlanInputs(const Model& model, const ResolvedOptions& options, const std::vector<absl::StatusOr<Input>>& inputs) {
-  CallPreparer preparer(model, options.input);
+  Ledger ledger(int64_t{1} << 40);
+  const std::unique_ptr<Charge> charge = ledger.BeginMessage("client");
+  CallPreparer preparer(model, options.input, *charge);
   int64_t vectors = 0, tokens = 0;
   for (const absl::StatusOr<Input>& input : inputs) {
     absl::StatusOr<longembed::Plan> plan = preparer.Prepare(input);
@@ -154,10 +156,10 @@ void PlanInputs(const Model& model, const ResolvedOptions& options, const std::v
 void TokenizeInputs(const Model& model, const v1::EmbedRequest& request) {
   for (const v1::Input& input : request.inputs()) {
     if (!input.has_text()) continue;
+    const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(input.text());
+    if (!tokens.ok()) return ExpectRefused(tokens.status());
     v1::TokenizedText result;
-    const absl::Status status = FillTokens(
-        model, input.text(), true, Limits().max_tokens_per_input, [](int64_t) { return absl::OkStatus(); }, result);
-    if (!status.ok()) return ExpectRefused(status);
+    FUZZ_EXPECT(FillTokens(model, input.text(), *tokens, true, result).ok());
     const auto specials = model.manifest.special_prefix.size() + model.manifest.special_suffix.size();
     FUZZ_EXPECT(static_cast<size_t>(result.tokens_size()) >= specials);
     for (const v1::Token& token : result.tokens()) FUZZ_EXPECT(token.range().start() <= token.range().end());

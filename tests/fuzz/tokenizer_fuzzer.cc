@@ -101,7 +101,7 @@ std::pair<LongembedHfStatus, Handle> Open(std::string_view json, size_t piece_by
 std::pair<LongembedHfStatus, Tokens> Encode(const Handle& tokenizer, std::string_view text, size_t enough = SIZE_MAX) {
   Tokens tokens;
   ErrorBuffer error(text.size() % 70);
-  const LongembedHfStatus status = longembed_hf_encode(tokenizer.get(), text.data(), text.size(), enough,
+  const LongembedHfStatus status = longembed_hf_encode(tokenizer.get(), text.data(), text.size(), enough, nullptr,
                                                        &CollectTokens, &tokens, error.data(), error.capacity());
   error.Expect(status);
   FUZZ_EXPECT(tokens.calls == (status == LONGEMBED_HF_OK ? 1 : 0));

@@ -14,7 +14,7 @@ absl::Status Admit(ModelBudget& model, const Clock& clock, int64_t tokens, absl:
   return status;
 }
 
-void HoldMemory(int64_t bytes) {
+void HoldBytes(int64_t bytes) {
 #include "examples/server/admission/ledger.h"
 }
 

@@ -136,6 +136,15 @@ def test_tei_embeds_at_its_other_paths_too(web, path):
     assert web.get("/nothing").status == web.post("/nothing", {"inputs": TEXT}).status == 404
 
 
+def test_openai_answers_without_the_version_too(web):
+    """Clients of Infinity and llama.cpp, and those whose base URL lacks "/v1", call these paths."""
+    asked = {"input": TEXT, "model": MODEL}
+    assert web.ok("/embeddings", asked)["data"] == web.ok("/v1/embeddings", asked)["data"]
+    assert web.refused("/embeddings", {**asked, "inptu": "x"}, 400)["error"]["type"] == "invalid_request_error"
+    for path in ("/models", f"/models/{MODEL}"):
+        assert web.get(path).json == web.get(f"/v1{path}").json
+
+
 @pytest.mark.parametrize("path", ["/embed", "/embed_all"])
 def test_tei_headers_carry_what_was_computed(web, tei, path):
     answers = [tei.embed.Embed(tei.pb.EmbedRequest(inputs=text)).metadata for text in TEXTS]

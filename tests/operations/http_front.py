@@ -34,6 +34,9 @@ ROUTES = {
     "/longembed/v1/tokenize": {"texts": ["a"]},
     "/v1/models": None,
     "/v1/models/e5-small-v2": None,
+    "/embeddings": {"input": "a"},
+    "/models": None,
+    "/models/e5-small-v2": None,
     "/longembed/v1/models": None,
     "/longembed/v1/models/e5-small-v2": None,
     "/info": None,
@@ -255,7 +258,8 @@ def hostile(folder: Path, arguments: argparse.Namespace, report: Report) -> None
             stop, served = threading.Event(), []
 
             def bystander(stop=stop, served=served) -> None:
-                connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60)
+                # From an address of its own: clients of one address share what one client may hold, so the attack may use up its share.
+                connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60, source_address=("127.0.0.2", 0))
                 while not stop.is_set():
                     begun = time.monotonic()
                     connection.request("POST", "/v1/embeddings", '{"input": "a"}', JSON)
@@ -267,13 +271,14 @@ def hostile(folder: Path, arguments: argparse.Namespace, report: Report) -> None
             thread = threading.Thread(target=bystander, daemon=True)
             thread.start()
             held = attack(front, arguments)
+            until(lambda served=served: len(served) >= 5, 30)
             stop.set()
             thread.join(60)
             for connection in held:
                 connection.close()
-            fine = bool(served) and all(status == 200 for status, _ in served)
+            fine = len(served) >= 5 and all(status == 200 for status, _ in served)
             slowest = max((seconds for _, seconds in served), default=0)
-            report.bar(f"hostile, {attack.__doc__}: a client that was connected before is served", fine, f"{len(served)} calls, slowest {slowest:.2f} s")
+            report.bar(f"hostile, {attack.__doc__}: a client that was connected before is served", fine, f"{dict(Counter(status for status, _ in served))}, slowest {slowest:.2f} s")
             report.bar(f"hostile, {attack.__doc__}: a new client is served within 5 s", until(lambda: fresh(front), 5))
         at_rest(front, report, "hostile")
         grown = (front.replica.rss() - before) / 2**20

@@ -32,9 +32,9 @@ class SimulatedEncoder final : public Encoder {
 class SimulatedTokenizer final : public Tokenizer {
  public:
   explicit SimulatedTokenizer(SimulatedServer& server) : server_(server) {}
-  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override {
+  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough, const HoldMemory& hold) const override {
     server_.Tokenize(text);
-    return fake_.Tokenize(text, enough);
+    return fake_.Tokenize(text, enough, hold);
   }
   absl::StatusOr<std::string> TokenText(int32_t id) const override { return fake_.TokenText(id); }
   absl::StatusOr<std::string> Decode(std::span<const uint32_t> ids, bool skip) const override {

@@ -5,10 +5,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
+#include "system/return_if_error.h"
 
 namespace longembed {
 
-absl::StatusOr<TokenizedText> FakeTokenizer::Tokenize(std::string_view text, int64_t /*enough*/) const {
+absl::StatusOr<TokenizedText> FakeTokenizer::Tokenize(std::string_view text, int64_t /*enough*/,
+                                                      const HoldMemory& hold) const {
+  if (hold) RETURN_IF_ERROR(hold(kBytesPerByte * std::ssize(text)));
   if (!no_memory_.empty() && text.find(no_memory_) != std::string_view::npos) throw std::bad_alloc();
   TokenizedText result;
   size_t begin = 0;

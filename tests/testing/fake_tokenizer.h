@@ -17,7 +17,9 @@ class FakeTokenizer final : public Tokenizer {
   // Tokenizing a text that contains `no_memory` throws std::bad_alloc. Empty: no text does.
   explicit FakeTokenizer(std::string_view no_memory = "") : no_memory_(no_memory) {}
 
-  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override;
+  // Takes kBytesPerByte of memory for each byte of a text.
+  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough, const HoldMemory& hold) const override;
+  static constexpr int64_t kBytesPerByte = 8;
   // Cuts before the first blank of a run.
   size_t CutAfter(std::string_view text, size_t at) const override;
   size_t CutBefore(std::string_view text, size_t at) const override;

@@ -100,6 +100,11 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     refusals_ = inputs;
     delay_ms_ = delay_ms;
   }
+  // Makes the next streams answer with these recipes, one each; the last one stays.
+  void AnswerWithRecipes(std::deque<std::string> recipes) {
+    const MutexLock lock(mutex_);
+    recipes_ = std::move(recipes);
+  }
   // Stops reading streams and answering Embed, until the client cancels.
   void StopReading() { reads_ = false; }
   // Returns the number of inputs read from streams.
@@ -112,6 +117,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
     if (!reads_) return WaitForCancellation(*context);
     int left = NextBreak();
     const auto [end_after, end_status] = End();
+    const std::string recipe = NextRecipe();
     int answers = 0, inputs = 0;
     std::vector<v1::EmbedStreamResponse> held;
     std::string text;
@@ -127,6 +133,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
         continue;
       }
       held.emplace_back().set_id(request.id());
+      held.back().set_recipe(recipe);
       *held.back().mutable_result() = refusals_-- > 0 ? Refusal() : Result(text);
       text.clear();
       ++inputs_;
@@ -158,6 +165,13 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   void NoteOptions(const v1::EmbedOptions& options) {
     const MutexLock lock(mutex_);
     options_ = options;
+  }
+
+  std::string NextRecipe() {
+    const MutexLock lock(mutex_);
+    const std::string recipe = recipes_.front();
+    if (recipes_.size() > 1) recipes_.pop_front();
+    return recipe;
   }
 
   int NextBreak() {
@@ -216,6 +230,7 @@ class ScriptedService final : public v1::EmbeddingService::Service {
   v1::ListModelsResponse models_;
   mutable Mutex mutex_;
   std::deque<int> breaks_;
+  std::deque<std::string> recipes_ = {""};
   std::deque<Failure> failures_;
   int end_after_ = -1;  // -1 means never.
   grpc::Status end_status_;

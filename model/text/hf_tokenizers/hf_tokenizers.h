@@ -4,7 +4,7 @@
 //   LongembedHfTokenizer* tokenizer = NULL;
 //   char error[256];
 //   if (longembed_hf_open(json, size, 64 << 10, &tokenizer, error, sizeof(error)) != LONGEMBED_HF_OK) puts(error);
-//   longembed_hf_encode(tokenizer, text, length, SIZE_MAX, &Collect, &result, error, sizeof(error));
+//   longembed_hf_encode(tokenizer, text, length, SIZE_MAX, NULL, &Collect, &result, error, sizeof(error));
 //   longembed_hf_close(tokenizer);
 //
 // Multiple threads can use one tokenizer without external synchronization, except for longembed_hf_close, which needs
@@ -46,10 +46,15 @@ typedef enum LongembedHfStatus {
   LONGEMBED_HF_ENCODE_FAILED = 6,
   LONGEMBED_HF_PANICKED = 7,  // A bug in the crate. `error` may quote the text.
   // The memory for tokenizing a piece of the text cannot be allocated.
-  LONGEMBED_HF_OUT_OF_MEMORY = 8
+  LONGEMBED_HF_OUT_OF_MEMORY = 8,
+  LONGEMBED_HF_MEMORY_REFUSED = 9  // LongembedHfHoldMemory returned false.
 } LongembedHfStatus;
 
 typedef struct LongembedHfTokenizer LongembedHfTokenizer;
+
+// Asks whether a call may take `bytes` of memory at once, for the piece that it tokenizes next and the tokens so far.
+// Is called before the memory is allocated, on the calling thread. Must not throw.
+typedef bool (*LongembedHfHoldMemory)(void* context, size_t bytes);
 
 // Three arrays of `count` elements. Token i has id ids[i] and covers the bytes [begins[i], ends[i]) of the text, where
 // begins[i] <= ends[i] <= length.
@@ -76,19 +81,17 @@ int32_t longembed_hf_vocabulary_size(const LongembedHfTokenizer* tokenizer);
 
 // Tokenizes a text, without the special tokens that the tokenizer's template puts around it. A special token spelled
 // out in the text is converted to that token, as in every Hugging Face tokenizer. If the text has more than `enough`
-// tokens, its end is not read: the result then consists of its first tokens, and has more than `enough`.
+// tokens, its end is not read: the result then consists of its first tokens, and has more than `enough`. `hold`
+// may be NULL; it gets the same context as `sink`.
 LongembedHfStatus longembed_hf_encode(const LongembedHfTokenizer* tokenizer, const char* text, size_t length,
-                                      size_t enough, LongembedHfTokenSink sink, void* context, char* error,
-                                      size_t error_capacity);
+                                      size_t enough, LongembedHfHoldMemory hold, LongembedHfTokenSink sink,
+                                      void* context, char* error, size_t error_capacity);
 
 // Return a place where the text, which is UTF-8, can be cut so that its two parts together have the tokens of the
 // whole. longembed_hf_cut_after returns the first place at byte `at` or later, or `length` if there is none.
 // longembed_hf_cut_before returns the last place at byte `at` or earlier, or 0 if there is none.
 size_t longembed_hf_cut_after(const LongembedHfTokenizer* tokenizer, const char* text, size_t length, size_t at);
 size_t longembed_hf_cut_before(const LongembedHfTokenizer* tokenizer, const char* text, size_t length, size_t at);
-
-// Returns approximately how many bytes of memory longembed_hf_encode needs for a text.
-size_t longembed_hf_memory(const LongembedHfTokenizer* tokenizer, size_t length, size_t enough);
 
 // Gives the token as spelled in the vocabulary ("##ing", "Ġthe").
 LongembedHfStatus longembed_hf_token_text(const LongembedHfTokenizer* tokenizer, int32_t id, LongembedHfTextSink sink,

@@ -232,6 +232,10 @@ APIS = [
              {"input": [NILE, "How long is the Nile?"]}),
             ("get", "/v1/models", "listOpenAIModels", "List the models and their aliases NAME:PROFILE", None, "OpenAIModels", None),
             ("get", "/v1/models/{model}", "getOpenAIModel", "Describe a model", None, "OpenAIModel", None),
+            ("post", "/embeddings", "createEmbeddingUnversioned", "The same as /v1/embeddings, for clients whose base URL lacks /v1", "OpenAIEmbeddingsRequest",
+             "OpenAIEmbeddings", {"input": [NILE, "How long is the Nile?"]}),
+            ("get", "/models", "listOpenAIModelsUnversioned", "The same as /v1/models", None, "OpenAIModels", None),
+            ("get", "/models/{model}", "getOpenAIModelUnversioned", "The same as /v1/models/{model}", None, "OpenAIModel", None),
         ],
     },
     {

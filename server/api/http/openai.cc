@@ -157,17 +157,22 @@ class OneModel final : public OpenAiDialect {
 }  // namespace
 
 std::vector<Route> OpenAiRoutes(const LongembedContext& context, const HttpConfig& config) {
-  return {{.path = "/v1/embeddings",
-           .method = Named("openai.Embeddings", EmbedMethod(context)),
-           .dialect = [&](const std::string&) { return std::make_unique<Embeddings>(context, config); }},
-          {.is_get = true,
-           .path = "/v1/models",
-           .method = Named("openai.ListModels", ListModelsMethod(context)),
-           .dialect = [](const std::string&) { return std::make_unique<ModelList>(); }},
-          {.is_get = true,
-           .path = "/v1/models/",
-           .method = Named("openai.GetModel", GetModelMethod(context)),
-           .dialect = [](const std::string& name) { return std::make_unique<OneModel>(name); }}};
+  std::vector<Route> routes;
+  // The second form is Infinity's and llama.cpp's, and is what clients call if their base URL lacks "/v1".
+  for (const std::string version : {"/v1", ""}) {
+    routes.push_back({.path = version + "/embeddings",
+                      .method = Named("openai.Embeddings", EmbedMethod(context)),
+                      .dialect = [&](const std::string&) { return std::make_unique<Embeddings>(context, config); }});
+    routes.push_back({.is_get = true,
+                      .path = version + "/models",
+                      .method = Named("openai.ListModels", ListModelsMethod(context)),
+                      .dialect = [](const std::string&) { return std::make_unique<ModelList>(); }});
+    routes.push_back({.is_get = true,
+                      .path = version + "/models/",
+                      .method = Named("openai.GetModel", GetModelMethod(context)),
+                      .dialect = [](const std::string& name) { return std::make_unique<OneModel>(name); }});
+  }
+  return routes;
 }
 
 std::unique_ptr<Dialect> OpenAiErrors() { return std::make_unique<OpenAiDialect>(); }

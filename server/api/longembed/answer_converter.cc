@@ -100,12 +100,8 @@ void FillExplanation(const Plan& plan, const VectorOptions& options, const Model
   for (const Range range : RangesOfVectors(plan, options)) FillRange(range, *result.add_vectors());
 }
 
-absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
-                        absl::FunctionRef<absl::Status(int64_t tokens)> hold, v1::TokenizedText& result) {
-  const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
-  if (!tokens.ok()) return tokens.status();
-  if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) return TooManyTokens(count, limit);
-  RETURN_IF_ERROR(hold(static_cast<int64_t>(tokens->ids.size())));
+absl::Status FillTokens(const Model& model, std::string_view text, const TokenizedText& tokens, bool add_special_tokens,
+                        v1::TokenizedText& result) {
   const auto add_specials = [&](const std::vector<int32_t>& ids) -> absl::Status {
     if (!add_special_tokens) return absl::OkStatus();
     for (const int32_t id : ids) {
@@ -115,11 +111,11 @@ absl::Status FillTokens(const Model& model, const std::string& text, bool add_sp
   };
   RETURN_IF_ERROR(add_specials(model.manifest.special_prefix));
   const CodePointIndex code_points(text);
-  for (size_t i = 0; i < tokens->ids.size(); ++i) {
+  for (size_t i = 0; i < tokens.ids.size(); ++i) {
     v1::Token& token = *result.add_tokens();
-    RETURN_IF_ERROR(AddToken(*model.tokenizer, tokens->ids[i], false, token));
-    token.mutable_range()->set_start(static_cast<uint32_t>(code_points.Before(tokens->ranges[i].begin)));
-    token.mutable_range()->set_end(static_cast<uint32_t>(code_points.Before(tokens->ranges[i].end)));
+    RETURN_IF_ERROR(AddToken(*model.tokenizer, tokens.ids[i], false, token));
+    token.mutable_range()->set_start(static_cast<uint32_t>(code_points.Before(tokens.ranges[i].begin)));
+    token.mutable_range()->set_end(static_cast<uint32_t>(code_points.Before(tokens.ranges[i].end)));
   }
   return add_specials(model.manifest.special_suffix);
 }

@@ -3,10 +3,9 @@
 #define LONGEMBED_SERVER_API_LONGEMBED_ANSWER_CONVERTER_H_
 
 #include <cstdint>
-#include <string>
+#include <string_view>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "longembed/v1/embedding.pb.h"
@@ -21,11 +20,10 @@ void FillTiming(const EmbedAnswer& answer, absl::Duration total, v1::Timing& tim
 void FillExplanation(const Plan& plan, const VectorOptions& options, const ModelManifest& model,
                      v1::ExplainResult& result);
 
-// Tokenizes one text into at most `limit` tokens. With `add_special_tokens` the result has the special tokens that the
-// model's sequences have, but no prompt. `hold` reserves memory for that many tokens of the answer. Errors: those of
-// `hold`; INVALID_ARGUMENT: those of the tokenizer, and TOO_MANY_TOKENS, with fields relative to the text.
-absl::Status FillTokens(const Model& model, const std::string& text, bool add_special_tokens, int64_t limit,
-                        absl::FunctionRef<absl::Status(int64_t tokens)> hold, v1::TokenizedText& result);
+// Adds the tokens of a text. With `add_special_tokens` they are surrounded by the special tokens that the model's
+// sequences have. Errors: those of Tokenizer::TokenText.
+absl::Status FillTokens(const Model& model, std::string_view text, const TokenizedText& tokens, bool add_special_tokens,
+                        v1::TokenizedText& result);
 
 }  // namespace longembed
 

@@ -12,6 +12,7 @@
 #include "server/api/pooled_operation.h"
 #include "server/core/call_preparer.h"
 #include "server/core/embed_call.h"
+#include "server/core/tokenizer_memory.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
 #include "system/return_if_error.h"
@@ -132,7 +133,7 @@ class Explain final : public PooledOperation<v1::ExplainRequest, v1::ExplainResp
 
   absl::Status Answer() override {
     const Model& described = model_->model();
-    CallPreparer preparer(described, options_.input);
+    CallPreparer preparer(described, options_.input, call_.memory);
     for (const absl::StatusOr<Input>& input : inputs_) {
       RETURN_IF_ERROR(CheckNotCancelled());
       const absl::StatusOr<Plan> plan = preparer.Prepare(input);
@@ -183,14 +184,18 @@ class Tokenize final : public PooledOperation<v1::TokenizeRequest, v1::TokenizeR
     const bool add_special_tokens = !request_.has_add_special_tokens() || request_.add_special_tokens();
     // Memory of a token's message, without its text.
     constexpr int64_t kBytesPerToken = 2 * sizeof(v1::Token) + 3 * sizeof(v1::Range);
-    const auto hold = [this](int64_t tokens) { return HoldAnswer(tokens * kBytesPerToken); };
+    const Model& model = model_->model();
+    TokenizerMemory memory(call_.memory);
     int64_t left = api_.limits.max_tokens_per_input;
     for (int i = 0; i < request_.texts_size(); ++i) {
       RETURN_IF_ERROR(CheckNotCancelled());
+      const std::string& text = request_.texts(i);
+      const absl::StatusOr<TokenizedText> tokens =
+          TokenizeField(*model.tokenizer, absl::StrCat("texts[", i, "]"), text, left, memory);
+      if (!tokens.ok()) return tokens.status();
+      RETURN_IF_ERROR(HoldAnswer(std::ssize(tokens->ids) * kBytesPerToken));
       v1::TokenizedText& result = *response_.add_results();
-      const absl::Status status =
-          FillTokens(model_->model(), request_.texts(i), add_special_tokens, left, hold, result);
-      if (!status.ok()) return AtField(status, absl::StrCat("texts[", i, "]"));
+      RETURN_IF_ERROR(FillTokens(model, text, *tokens, add_special_tokens, result));
       left -= result.tokens_size();
       RETURN_IF_ERROR(HoldAnswer(0));
     }

@@ -11,6 +11,7 @@
 #include "server/api/longembed/request_converter.h"
 #include "server/api/pooled_operation.h"
 #include "server/core/embed_call.h"
+#include "server/core/tokenizer_memory.h"
 #include "server/errors/errors.h"
 #include "server/errors/within_memory.h"
 #include "system/return_if_error.h"
@@ -252,12 +253,10 @@ class TeiTokenize final : public TeiPooled<EncodeRequest, EncodeResponse> {
     const std::string text = *prompt + request_.inputs();
     const auto bytes = static_cast<int64_t>(text.size());
     RETURN_IF_ERROR(call_.memory.HoldMore(Memory::kRequests, bytes));
-    const int64_t limit = context_.limits.max_tokens_per_input;
-    const absl::StatusOr<TokenizedText> tokens = model.tokenizer->Tokenize(text, limit);
-    if (!tokens.ok()) return AtField(tokens.status(), "inputs");
-    if (const auto count = static_cast<int64_t>(tokens->ids.size()); count > limit) {
-      return AtField(TooManyTokens(count, limit), "inputs");
-    }
+    TokenizerMemory memory(call_.memory);
+    const absl::StatusOr<TokenizedText> tokens =
+        TokenizeField(*model.tokenizer, "inputs", text, context_.limits.max_tokens_per_input, memory);
+    if (!tokens.ok()) return tokens.status();
     // Memory of a token's message, without its text.
     constexpr int64_t kBytesPerToken = 2 * sizeof(tei::v1::SimpleToken);
     const auto held = static_cast<int64_t>(tokens->ids.size()) * kBytesPerToken;

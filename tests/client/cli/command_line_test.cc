@@ -102,6 +102,26 @@ TEST_F(CommandLineTest, ResumeSkipsWhatTheFileHas) {
   EXPECT_THAT(Embed({"--out", path.c_str(), "--resume"}, Lines(1)).err, HasSubstr("line 1: is not an answer"));
 }
 
+// Another server, or the same one after an update, may have another model.
+TEST_F(CommandLineTest, VectorsOfTwoRecipesAreNotMixed) {
+  service_.AnswerWithRecipes({"first", "second"});
+  service_.BreakNextStreamAfter(3);
+  const Outcome broken = Embed({}, Lines(20));
+  EXPECT_EQ(broken.status, kExitFailed);
+  EXPECT_THAT(broken.err, HasSubstr("recipe second are not comparable with those before, of recipe first"));
+  EXPECT_THAT(broken.out, HasSubstr("\"recipe\":\"first\"}\n"));
+  EXPECT_THAT(broken.out, Not(HasSubstr("second")));
+
+  const std::string path = ::testing::TempDir() + "/resume_recipes.jsonl";
+  std::ofstream(path) << broken.out;
+  const Outcome resumed = Embed({"--out", path.c_str(), "--resume"}, Lines(20));
+  EXPECT_EQ(resumed.status, kExitFailed);
+  EXPECT_THAT(resumed.err, HasSubstr("recipe second are not comparable"));
+  EXPECT_EQ(ReadAll(path), broken.out);
+  service_.AnswerWithRecipes({"first"});
+  EXPECT_EQ(Embed({"--out", path.c_str(), "--resume"}, Lines(20)).status, kExitOk);
+}
+
 // If several texts have the same id, the number of their answers determines how many are skipped.
 TEST_F(CommandLineTest, ResumeSkipsOneTextForEachAnswer) {
   const std::string path = ::testing::TempDir() + "/resume_equal_ids.jsonl";

@@ -108,27 +108,27 @@ TEST(JsonLinesTest, WritesOneVectorOrSeveral) {
   result.set_tokens(7);
   result.add_sequences()->mutable_content()->set_end(5);
   std::ostringstream one, two, failed;
-  WriteResult("x", result, v1::EmbedOptions::FLOAT32, one);
+  WriteResult("x", result, "r1", v1::EmbedOptions::FLOAT32, one);
   EXPECT_EQ(one.str(),
             "{\"id\":\"x\",\"embedding\":[0.1],\"tokens\":7,\"truncated_tokens\":0,\"windows\":[[0,5]],\"method\":"
-            "\"PLAIN\"}\n");
+            "\"PLAIN\",\"recipe\":\"r1\"}\n");
   result.add_embeddings()->add_values(-2);
-  WriteResult(3, result, v1::EmbedOptions::FLOAT32, two);
+  WriteResult(3, result, "", v1::EmbedOptions::FLOAT32, two);
   EXPECT_THAT(two.str(), HasSubstr("\"embeddings\":[[0.1],[-2]]"));
   result.mutable_embeddings(0)->mutable_range()->set_end(2);
   result.mutable_embeddings(1)->mutable_range()->set_start(2);
   result.mutable_embeddings(1)->mutable_range()->set_end(5);
   std::ostringstream ranged;
-  WriteResult(3, result, v1::EmbedOptions::FLOAT32, ranged);
+  WriteResult(3, result, "", v1::EmbedOptions::FLOAT32, ranged);
   EXPECT_THAT(ranged.str(), HasSubstr("\"ranges\":[[0,2],[2,5]]"));
   result.set_truncated_tokens(90);
   result.set_truncated_tokens_estimated(true);
   std::ostringstream estimated;
-  WriteResult(3, result, v1::EmbedOptions::FLOAT32, estimated);
+  WriteResult(3, result, "", v1::EmbedOptions::FLOAT32, estimated);
   EXPECT_THAT(estimated.str(), HasSubstr("\"truncated_tokens\":90,\"truncated_tokens_estimated\":true,\"windows\""));
   result.mutable_error()->set_code(3);
   result.mutable_error()->set_message("say \"why\"");
-  WriteResult(3, result, v1::EmbedOptions::FLOAT32, failed);
+  WriteResult(3, result, "", v1::EmbedOptions::FLOAT32, failed);
   EXPECT_EQ(failed.str(), "{\"id\":3,\"error\":{\"code\":3,\"message\":\"say \\\"why\\\"\"}}\n");
 }
 
@@ -147,7 +147,7 @@ TEST(JsonLinesTest, WritesPackedEncodings) {
   embedding.set_scale(0.5f);
   embedding.set_dimensions(2);
   std::ostringstream out;
-  WriteResult(1, result, v1::EmbedOptions::INT8, out);
+  WriteResult(1, result, "", v1::EmbedOptions::INT8, out);
   EXPECT_THAT(out.str(),
               HasSubstr("\"embedding\":{\"encoding\":\"INT8\",\"dimensions\":2,\"data\":\"AX8=\",\"scale\":0.5}"));
 }

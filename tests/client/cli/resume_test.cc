@@ -77,6 +77,17 @@ TEST_F(ResumeTest, LeavesForeignFilesUnchanged) {
   }
 }
 
+TEST_F(ResumeTest, VectorsOfTwoRecipesAreAnError) {
+  const std::string first = "{\"id\":1,\"embedding\":[0.5],\"recipe\":\"r1\"}\n";
+  const std::string second = "{\"id\":2,\"embedding\":[0.5],\"recipe\":\"r2\"}\n";
+  Write(kAnswer + first + kFailed + first);
+  EXPECT_EQ(ReadEarlierAnswers(path_)->recipe, "r1");
+  Write(first + second);
+  const absl::Status status = ReadEarlierAnswers(path_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("line 2: vectors of recipe r2 are not comparable"));
+}
+
 TEST_F(ResumeTest, AFileThatCannotBeOpenedIsAnError) {
   std::filesystem::create_symlink(path_, path_);  // A link to itself, which even root cannot open.
   const absl::Status status = ReadEarlierAnswers(path_).status();

@@ -77,9 +77,9 @@ std::string RandomText(std::mt19937& random, size_t bytes) {
 // Counts the bytes that are tokenized.
 class CountingTokenizer final : public Tokenizer {
  public:
-  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough) const override {
+  absl::StatusOr<TokenizedText> Tokenize(std::string_view text, int64_t enough, const HoldMemory& hold) const override {
     bytes += text.size();
-    return fake_.Tokenize(text, enough);
+    return fake_.Tokenize(text, enough, hold);
   }
   size_t CutAfter(std::string_view text, size_t at) const override { return fake_.CutAfter(text, at); }
   size_t CutBefore(std::string_view text, size_t at) const override { return fake_.CutBefore(text, at); }

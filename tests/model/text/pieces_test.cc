@@ -44,8 +44,8 @@ std::vector<Token> Encode(const Handle& tokenizer, std::string_view text, uint32
     for (size_t i = 0; i < count; ++i) tokens.emplace_back(ids[i], base + begins[i], base + ends[i]);
   };
   char error[200] = "";
-  EXPECT_EQ(longembed_hf_encode(tokenizer.get(), text.data(), text.size(), SIZE_MAX, collect, &collected, error,
-                                sizeof(error)),
+  EXPECT_EQ(longembed_hf_encode(tokenizer.get(), text.data(), text.size(), SIZE_MAX, nullptr, collect, &collected,
+                                error, sizeof(error)),
             LONGEMBED_HF_OK)
       << error;
   return collected.tokens;

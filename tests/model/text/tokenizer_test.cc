@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <new>
 #include <string>
 #include <thread>
 
@@ -77,6 +79,38 @@ TEST_F(TokenizerTest, ATextThatMayTakeTooMuchMemoryIsRefused) {
     EXPECT_THAT(std::string(status.message()), HasSubstr("without a place to cut")) << part;
   }
   EXPECT_TRUE(tokenizer_->Tokenize(std::string(2 << 20, 'x')).ok());
+}
+
+// The memory is asked for piece by piece, so that a long text that can be cut takes little more than a short one.
+TEST_F(TokenizerTest, AsksForTheMemoryOfEachPiece) {
+  const auto most = [this](const std::string& text) {
+    int64_t most = 0;
+    const HoldMemory hold = [&most](int64_t bytes) {
+      most = std::max(most, bytes);
+      return absl::OkStatus();
+    };
+    EXPECT_TRUE(tokenizer_->Tokenize(text, Tokenizer::kEverything, hold).ok());
+    return most;
+  };
+  std::string words;
+  while (words.size() < (1 << 20)) words += "unbelievable ";
+  EXPECT_GT(most("the mills"), 200);
+  EXPECT_LT(most("the mills"), 20'000);
+  EXPECT_LT(most(words), 64 << 20);
+  EXPECT_GT(most(std::string(1 << 20, 'x')), 200 << 20);  // A word cannot be cut.
+}
+
+TEST_F(TokenizerTest, EndsWhereMemoryIsRefused) {
+  std::string text;
+  while (text.size() < (1 << 20)) text += "unbelievable ";
+  int asked = 0;
+  const HoldMemory hold = [&asked](int64_t) {
+    return ++asked < 3 ? absl::OkStatus() : absl::ResourceExhaustedError("no");
+  };
+  EXPECT_EQ(tokenizer_->Tokenize(text, Tokenizer::kEverything, hold).status(), absl::ResourceExhaustedError("no"));
+  EXPECT_EQ(asked, 3);
+  const HoldMemory throws = [](int64_t) -> absl::Status { throw std::bad_alloc(); };
+  EXPECT_THROW((void)tokenizer_->Tokenize(text, Tokenizer::kEverything, throws), std::bad_alloc);
 }
 
 TEST_F(TokenizerTest, NamesTheFirstBadByte) {

@@ -56,11 +56,13 @@ TEST(LedgerTest, ReportsBytesByKind) {
   ASSERT_TRUE((*call)->Hold(Memory::kRequests, 10).ok());
   ASSERT_TRUE((*call)->Hold(Memory::kPlans, 20).ok());
   ASSERT_TRUE((*call)->HoldMore(Memory::kPlans, 5).ok());
+  ASSERT_TRUE((*call)->Hold(Memory::kTokenizer, 7).ok());
   (*call)->Correct(Memory::kAnswers, 40);
   (*call)->Correct(Memory::kRequests, 3);
-  const std::map<std::string, int64_t> held{{"calls", kCall}, {"requests", 3}, {"plans", 25}, {"answers", 40}};
+  const std::map<std::string, int64_t> held{
+      {"calls", kCall}, {"requests", 3}, {"tokenizer", 7}, {"plans", 25}, {"answers", 40}};
   EXPECT_EQ(ledger.held(), held);
-  EXPECT_EQ(ledger.bytes(), kCall + 68);
+  EXPECT_EQ(ledger.bytes(), kCall + 75);
 }
 
 // Calls have limits of their own. A call that exceeds the whole limit of the ledger may run if it is alone.
@@ -70,6 +72,28 @@ TEST(LedgerTest, AClientThatHoldsAllMayHoldMore) {
   EXPECT_TRUE(large->Hold(Memory::kPlans, 500).ok());
   ExpectLedgerRefuses(ledger.BeginMessage("b")->Hold(Memory::kRequests, 1), "PENDING_BYTES", "pending_bytes");
   ExpectLedgerRefuses(ledger.BeginCall("b", 0).status(), "PENDING_BYTES", "pending_bytes");
+}
+
+// A message has a charge apart from its call's. The fixed costs of calls, its own and those that are idle, do not keep
+// it from being alone.
+TEST(LedgerTest, FixedCostsOfCallsLeaveAMessageAlone) {
+  Ledger ledger(10 * kCall);
+  std::vector<std::unique_ptr<Charge>> calls;
+  for (const char* client : {"a", "a", "b"}) calls.push_back(*ledger.BeginCall(client, 0));
+  const auto message = ledger.BeginMessage("a");
+  EXPECT_TRUE(message->Hold(Memory::kRequests, 20 * kCall).ok());
+  EXPECT_TRUE(message->Hold(Memory::kPlans, 20 * kCall).ok());
+  ExpectLedgerRefuses(ledger.BeginMessage("a")->Hold(Memory::kRequests, 1), "PENDING_BYTES", "pending_bytes");
+  ExpectLedgerRefuses(ledger.BeginMessage("b")->Hold(Memory::kRequests, 1), "PENDING_BYTES", "pending_bytes");
+  ExpectLedgerRefuses(ledger.BeginCall("b", 0).status(), "PENDING_BYTES", "pending_bytes");
+}
+
+// Idle calls alone reach the limit, too.
+TEST(LedgerTest, FixedCostsOfCallsAreBounded) {
+  Ledger ledger(3 * kCall);
+  std::vector<std::unique_ptr<Charge>> calls;
+  for (const char* client : {"a", "b", "c"}) calls.push_back(*ledger.BeginCall(client, 0));
+  ExpectLedgerRefuses(ledger.BeginCall("d", 0).status(), "PENDING_BYTES", "pending_bytes");
 }
 
 TEST(LedgerTest, CorrectionsAreNeverRefused) {

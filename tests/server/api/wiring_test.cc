@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/errors/errors.h"
+#include "server/api/tei/operations.h"
 #include "server/errors/errors.h"
 #include "server/rpc/unary_host.h"
 #include "server/rpc/wire.h"
@@ -105,6 +106,37 @@ TEST_F(WiringTest, AnAnswerThatIsTooLargeIsRefusedByEveryMethod) {
   EXPECT_THAT(std::string(HostedCall(server, TokenizeMethod(server.api()), tokenize).Status().message()),
               ::testing::StartsWith("the answer would have "));
   EXPECT_EQ(server.ledger().bytes(), 0);
+}
+
+TEST_F(WiringTest, TheTokenizersMemoryIsOnTheLedgerInEveryMethod) {
+  const std::string text = absl::StrCat("a", std::string(20'000, ' '), "b");
+  v1::ExplainRequest explain;
+  explain.add_inputs()->set_text(text);
+  v1::TokenizeRequest tokenize;
+  tokenize.add_texts(text);
+  v1::EmbedRequest partial = Request(text);
+  partial.set_partial_results(true);
+  tei::v1::EncodeRequest encode;
+  encode.set_inputs(text);
+  const auto status = [this](const ApiMethod& method, const google::protobuf::Message& request) {
+    return HostedCall(server_, method, request).Status();
+  };
+  const TeiContext tei{server_.api(), *server_.models().models()[0], "", std::nullopt, "1"};
+  const auto expect_all = [&](const char* reason) {
+    EXPECT_EQ(ErrorReason(status(EmbedMethod(server_.api()), Request(text))), reason);
+    EXPECT_EQ(ErrorReason(status(EmbedMethod(server_.api()), partial)), reason);
+    EXPECT_EQ(ErrorReason(status(ExplainMethod(server_.api()), explain)), reason);
+    EXPECT_EQ(ErrorReason(status(TokenizeMethod(server_.api()), tokenize)), reason);
+    EXPECT_EQ(ErrorReason(status(TeiTokenizeMethod("Tokenize", tei), encode)), reason);
+  };
+  const std::unique_ptr<Charge> other = server_.host().ledger.BeginMessage("someone");
+  // Leaves room for the request, but not for the 160,000 bytes that the tokenizer takes.
+  ASSERT_TRUE(other->Hold(Memory::kRequests, (4 << 20) - 200'000).ok());
+  expect_all("PENDING_BYTES");
+  ASSERT_TRUE(other->Hold(Memory::kRequests, 2 << 20).ok());
+  expect_all("");
+  other->Correct(Memory::kRequests, 0);
+  EXPECT_EQ(server_.ledger().bytes(), 0);
 }
 
 TEST_F(WiringTest, MemoryThatCallsHoldIsReportedByKindAndGivenBack) {

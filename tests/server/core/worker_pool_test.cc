@@ -8,6 +8,7 @@
 #include <future>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "model/errors/errors.h"
@@ -50,6 +51,32 @@ void Block(WorkerPool& pool, Gate& gate) {
 }
 
 constexpr int64_t kLongText = 1 << 20, kShortText = 1 << 10;
+
+// A slow task on one thread leaves the others. Only when no thread is left does the pool answer nobody.
+TEST(WorkerPoolTest, HangsWhenEveryThreadIsLate) {
+  FakeClock clock;
+  Gate first, second;
+  WorkerPool pool(2, clock);
+  const auto block = [&pool](Gate& gate) {
+    std::promise<void> begun;
+    pool.Run([&] {
+      begun.set_value();
+      gate.Pass();
+    });
+    ASSERT_TRUE(Happens(begun.get_future()));
+  };
+  block(first);
+  clock.Advance(absl::Hours(1));
+  EXPECT_EQ(pool.hanging(), absl::ZeroDuration());
+  block(second);
+  EXPECT_EQ(pool.hanging(), absl::ZeroDuration());  // This task has time yet.
+  clock.Advance(absl::Minutes(1));
+  EXPECT_GT(pool.hanging(), absl::Seconds(30));
+  EXPECT_LT(pool.hanging(), absl::Seconds(60));
+  first.Open();
+  while (pool.hanging() > absl::ZeroDuration()) std::this_thread::yield();
+  second.Open();
+}
 
 // However much one client has waiting, the next turn is another client's.
 TEST(WorkerPoolTest, ClientsAlternate) {

@@ -5,11 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <future>
 #include <thread>
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "longembed/v1/embedding.grpc.pb.h"
 #include "model/errors/errors.h"
+#include "tests/testing/fake_clock.h"
 #include "tests/testing/fake_server.h"
 
 namespace longembed {
@@ -57,7 +59,7 @@ class HealthMonitorTest : public ::testing::Test {
   void CheckUntilServing(bool expected, HealthMonitor& monitor) {
     for (int i = 0; i < 500 && server_.health().IsServing("") != expected; ++i) {
       absl::SleepFor(absl::Milliseconds(20));
-      monitor.CheckModels();
+      monitor.Check();
     }
     ExpectServing(expected);
   }
@@ -65,7 +67,9 @@ class HealthMonitorTest : public ::testing::Test {
   FakeServer server_;
   FakeEncoder& encoder_ = server_.encoder();
   const std::unique_ptr<HealthPort> port_ = *HealthPort::Start("127.0.0.1:0", server_.health(), server_.host());
-  HealthMonitor monitor_{server_.health(), server_.models(), server_.metrics(), server_.clock()};
+  FakeClock pool_clock_;
+  WorkerPool pool_{1, pool_clock_};
+  HealthMonitor monitor_{server_.health(), server_.models(), pool_, server_.metrics(), server_.clock()};
 };
 
 TEST_F(HealthMonitorTest, ServesOnlyAfterSetServing) {
@@ -73,7 +77,7 @@ TEST_F(HealthMonitorTest, ServesOnlyAfterSetServing) {
   ExpectLive(true);
   monitor_.SetServing(true);
   ExpectServing(true);
-  monitor_.CheckModels();
+  monitor_.Check();
   ExpectServing(true);
   monitor_.SetServing(false);
   ExpectServing(false);
@@ -84,10 +88,10 @@ TEST_F(HealthMonitorTest, AnEncoderThatKeepsFailingIsTakenOutOfServiceUntilAProb
   monitor_.SetServing(true);
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   Embed(3, grpc::StatusCode::INTERNAL);
-  monitor_.CheckModels();
+  monitor_.Check();
   ExpectServing(false);
   ExpectLive(true);
-  monitor_.CheckModels();
+  monitor_.Check();
   ExpectServing(false);
   encoder_.FailWith(absl::OkStatus());
   CheckUntilServing(true, monitor_);
@@ -95,7 +99,7 @@ TEST_F(HealthMonitorTest, AnEncoderThatKeepsFailingIsTakenOutOfServiceUntilAProb
 }
 
 TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
-  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock(),
+  HealthMonitor monitor(server_.health(), server_.models(), pool_, server_.metrics(), server_.clock(),
                         absl::Milliseconds(100));
   monitor.SetServing(true);
   encoder_.CloseGate();
@@ -103,7 +107,7 @@ TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
   std::jthread caught([this] { Embed(1, grpc::StatusCode::UNAVAILABLE); });
   encoder_.AwaitCalls(1);
   std::jthread waits([this] { Embed(1, grpc::StatusCode::UNAVAILABLE); });
-  monitor.CheckModels();
+  monitor.Check();
   ExpectServing(true);  // A batch may take a moment.
   while (server_.models().models()[0]->hanging() < absl::Milliseconds(200)) absl::SleepFor(absl::Milliseconds(20));
   CheckUntilServing(false, monitor);
@@ -115,25 +119,49 @@ TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
   Embed(1, grpc::StatusCode::OK);
 }
 
+TEST_F(HealthMonitorTest, ATokenizerThatHangsIsTakenOutOfServiceUntilItGoesOn) {
+  HealthMonitor monitor(server_.health(), server_.models(), pool_, server_.metrics(), server_.clock(),
+                        absl::Minutes(10));
+  monitor.SetServing(true);
+  std::promise<void> begun, end;
+  pool_.Run([&] {
+    begun.set_value();
+    end.get_future().wait();
+  });
+  begun.get_future().wait();
+  monitor.Check();
+  ExpectServing(true);
+  pool_clock_.Advance(absl::Minutes(1));
+  CheckUntilServing(false, monitor);
+  ExpectLive(true);
+  pool_clock_.Advance(absl::Minutes(10));
+  monitor.Check();
+  ExpectLive(false);
+  end.set_value();
+  CheckUntilServing(true, monitor);
+  ExpectLive(true);
+}
+
 // After SIGSTOP and SIGCONT, a batch may look as if it were hanging. It must get time to end.
 TEST_F(HealthMonitorTest, ASuspendedProcessIsNotHanging) {
-  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock());
+  HealthMonitor monitor(server_.health(), server_.models(), pool_, server_.metrics(), server_.clock());
   monitor.SetServing(true);
   encoder_.CloseGate();
   std::jthread caught([this] { Embed(1, grpc::StatusCode::OK); });
   encoder_.AwaitCalls(1);
   while (server_.models().models()[0]->hanging() < absl::Milliseconds(100)) absl::SleepFor(absl::Milliseconds(20));
-  monitor.CheckModels();  // More than three seconds have passed since the last check.
+  monitor.Check();  // More than three seconds have passed since the last check.
   ExpectServing(true);
   encoder_.OpenGate();
 }
 
 TEST_F(HealthMonitorTest, AModelThatFailsForTooLongEndsLiveness) {
-  HealthMonitor monitor(server_.health(), server_.models(), server_.metrics(), server_.clock(), absl::ZeroDuration());
+  HealthMonitor monitor(server_.health(), server_.models(), pool_, server_.metrics(), server_.clock(),
+                        absl::ZeroDuration());
   monitor.SetServing(true);
   encoder_.FailWith(EncoderFailed("the device fell off the bus"));
   Embed(3, grpc::StatusCode::INTERNAL);
-  monitor.CheckModels();
+  monitor.Check();
   ExpectServing(false);
   ExpectLive(false);
   encoder_.FailWith(absl::OkStatus());
@@ -150,7 +178,7 @@ TEST_F(HealthMonitorTest, FailuresWithSuccessesBetweenThemDoNotEndService) {
     Embed(1, grpc::StatusCode::OK);
   }
   encoder_.FailWith(EncoderFailed("once"));
-  monitor_.CheckModels();
+  monitor_.Check();
   ExpectServing(true);
 }
 
@@ -158,7 +186,7 @@ TEST_F(HealthMonitorTest, OutOfMemoryIsNotAnEncoderFailure) {
   monitor_.SetServing(true);
   encoder_.FailWith(EncoderOutOfMemory("not enough memory"));
   Embed(5, grpc::StatusCode::RESOURCE_EXHAUSTED);
-  monitor_.CheckModels();
+  monitor_.Check();
   ExpectServing(true);
 }
 

@@ -25,6 +25,7 @@ pub enum Status {
     EncodeFailed = 6,
     Panicked = 7,
     OutOfMemory = 8,
+    MemoryRefused = 9,
 }
 
 /// Maximum memory for tokenizing a piece that cannot be cut.
@@ -33,7 +34,8 @@ const MAX_PIECE_MEMORY: usize = 512 << 20;
 /// bytes is a token. Any other character may be a word and a token of its own, or be replaced by several words.
 const MEMORY_PER_BYTE_OF_LETTER: usize = 200;
 const MEMORY_PER_BYTE_OF_OTHER: usize = 1000;
-const MEMORY_PER_TOKEN: usize = 2 * size_of::<(i32, u32, u32)>(); // Vectors that have just grown may have twice the needed capacity.
+/// Vectors that have just grown may have twice the needed capacity, and the sink has a copy.
+const MEMORY_PER_TOKEN: usize = 3 * size_of::<(i32, u32, u32)>();
 
 pub struct Handle {
     tokenizer: Tokenizer,
@@ -43,6 +45,7 @@ pub struct Handle {
 }
 
 pub type TokenSink = extern "C" fn(*mut c_void, *const i32, *const u32, *const u32, usize);
+pub type HoldMemory = extern "C" fn(*mut c_void, usize) -> bool;
 pub type RangeSink = extern "C" fn(*mut c_void, *const u32, *const u32, usize);
 pub type TextSink = extern "C" fn(*mut c_void, *const c_char, usize);
 
@@ -96,16 +99,6 @@ pub unsafe extern "C" fn longembed_hf_vocabulary_size(tokenizer: *const Handle) 
 }
 
 /// # Safety
-/// See hf_tokenizers.h: an open handle, or null.
-#[no_mangle]
-pub unsafe extern "C" fn longembed_hf_memory(tokenizer: *const Handle, length: usize, enough: usize) -> usize {
-    unsafe { tokenizer.as_ref() }.map_or(0, |handle| {
-        let piece = handle.cuts.map_or(length, |_| handle.piece_bytes).min(length);
-        MAX_PIECE_MEMORY.min(MEMORY_PER_BYTE_OF_OTHER * piece) + MEMORY_PER_TOKEN * length.min(enough)
-    })
-}
-
-/// # Safety
 /// See hf_tokenizers.h: an open handle, or null; `length` bytes of UTF-8.
 #[no_mangle]
 pub unsafe extern "C" fn longembed_hf_cut_after(tokenizer: *const Handle, text: *const c_char, length: usize, at: usize) -> usize {
@@ -131,6 +124,7 @@ pub unsafe extern "C" fn longembed_hf_encode(
     text: *const c_char,
     length: usize,
     enough: usize,
+    hold: Option<HoldMemory>,
     sink: Option<TokenSink>,
     context: *mut c_void,
     error: *mut c_char,
@@ -139,7 +133,7 @@ pub unsafe extern "C" fn longembed_hf_encode(
     let encode = || {
         let handle = unsafe { tokenizer.as_ref() }.ok_or_else(|| null_argument("tokenizer"))?;
         let sink = sink.ok_or_else(|| null_argument("sink"))?;
-        let tokens = encode(handle, unsafe { bytes(text, length) }?, enough)?;
+        let tokens = encode(handle, unsafe { bytes(text, length) }?, enough, |memory| hold.is_none_or(|hold| hold(context, memory)))?;
         sink(
             context,
             tokens.ids.as_ptr(),
@@ -271,8 +265,8 @@ fn text_of(bytes: &[u8]) -> Result<&str, Failure> {
     std::str::from_utf8(bytes).map_err(|error| Failure::new(Status::InvalidUtf8, error))
 }
 
-/// Tokenizes a text piece by piece, until it ends or there are more than `enough` tokens.
-fn encode(handle: &Handle, text: &[u8], enough: usize) -> Result<Tokens, Failure> {
+/// Tokenizes a text piece by piece, until it ends or there are more than `enough` tokens. `hold` is asked for the memory of each piece.
+fn encode(handle: &Handle, text: &[u8], enough: usize, hold: impl Fn(usize) -> bool) -> Result<Tokens, Failure> {
     let text = text_of(text)?;
     let mut tokens = Tokens::default();
     let mut begin = 0;
@@ -280,7 +274,11 @@ fn encode(handle: &Handle, text: &[u8], enough: usize) -> Result<Tokens, Failure
         let least = begin.saturating_add(handle.piece_bytes).max(begin + 1);
         let end = handle.cuts.map_or(text.len(), |cuts| cuts.at_or_after(text.as_bytes(), least));
         let piece = &text[begin..end];
-        check_memory(piece)?;
+        let memory = checked_memory_of(piece)? + MEMORY_PER_TOKEN * (tokens.ids.len() + piece.len());
+        if !hold(memory) {
+            return Err(Failure::new(Status::MemoryRefused, "the caller refused the memory"));
+        }
+        check_allocation(memory)?;
         encode_piece(handle, piece, begin, &mut tokens)?;
         begin = end;
     }
@@ -295,8 +293,8 @@ fn memory_of(piece: &str) -> usize {
     piece.chars().map(|c| c.len_utf8() * of_byte(c)).sum()
 }
 
-/// Checks that a piece may be tokenized, and that the memory for it can be allocated: a failed allocation within the crate would abort.
-fn check_memory(piece: &str) -> Result<(), Failure> {
+/// Returns memory_of a piece. Fails if it is more than a piece may take.
+fn checked_memory_of(piece: &str) -> Result<usize, Failure> {
     let memory = memory_of(piece);
     if memory > MAX_PIECE_MEMORY {
         let message = format!(
@@ -305,6 +303,11 @@ fn check_memory(piece: &str) -> Result<(), Failure> {
         );
         return Err(Failure::new(Status::TooLong, message));
     }
+    Ok(memory)
+}
+
+/// Checks that the memory can be allocated: a failed allocation within the crate would abort.
+fn check_allocation(memory: usize) -> Result<(), Failure> {
     let mut room = Vec::<u8>::new();
     room.try_reserve_exact(memory).map_err(|_| Failure::new(Status::OutOfMemory, "a piece of the text does not fit"))?;
     black_box(&room); // Or the compiler would leave the allocation out.
