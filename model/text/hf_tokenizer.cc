@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kErrorCapacity = 512;
 constexpr size_t kTokenizerPieceBytes = 64 << 10;  // Takes about 10 MiB of memory.
 
-// What the callbacks of one call share. They must not throw, because exceptions must not unwind through Rust.
+// State that the callbacks of one call share. They must not throw, because exceptions must not unwind through Rust.
 struct Collected {
   const HoldMemory& hold;
   absl::Status held;
