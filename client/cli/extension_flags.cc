@@ -206,7 +206,7 @@ absl::Status ExtensionFlags::FillPositions(v1::Extension& extension) const {
   }
   const auto found = PositionsFlags().find(parts[0]);
   if (found == PositionsFlags().end()) {
-    return Wrong("--positions", absl::StrCat("\"", parts[0], "\" is none of ", PositionsHelp()));
+    return Wrong("--positions", absl::StrCat("\"", parts[0], "\" is not one of ", PositionsHelp()));
   }
   const PositionsFlag& flag = found->second;
   std::vector<std::string> numbers;
@@ -245,7 +245,7 @@ absl::Status ExtensionFlags::FillSpans(v1::EmbedOptions& options) const {
   } else if (uint32_t tokens = 0; absl::SimpleAtoi(spans_, &tokens)) {
     options.mutable_spans()->mutable_every_tokens()->set_tokens(tokens);
   } else {
-    return Wrong("--spans", absl::StrCat("\"", spans_, "\" is none of sentences, ranges and a number of tokens"));
+    return Wrong("--spans", absl::StrCat("\"", spans_, "\" is not sentences, ranges or a number of tokens"));
   }
   return absl::OkStatus();
 }

@@ -152,7 +152,7 @@ void ReadHeads(YamlMapping& root, ModelManifest& manifest) {
   root.Section("token_vectors", [&manifest](YamlMapping& section) { ReadTokenVectors(section, manifest); });
   if (manifest.pooling == Pooling::kNone && manifest.sparse_head == SparseHeadKind::kNone &&
       !manifest.token_vectors.has_value()) {
-    root.Fail("pooling", "is NONE, and there is no head that gives anything else");
+    root.Fail("pooling", "is NONE, but the manifest has neither sparse_head nor token_vectors");
   }
 }
 
