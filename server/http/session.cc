@@ -337,10 +337,11 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   // Called on any thread.
   void OnOutcome(UnaryHost::Outcome outcome) {
     auto shared = std::make_shared<UnaryHost::Outcome>(std::move(outcome));
-    asio::post(stream_.get_executor(), [self = this->shared_from_this(), shared] { self->Tell(std::move(*shared)); });
+    asio::post(stream_.get_executor(),
+               [self = this->shared_from_this(), shared] { self->SendOutcome(std::move(*shared)); });
   }
 
-  void Tell(UnaryHost::Outcome outcome) {
+  void SendOutcome(UnaryHost::Outcome outcome) {
     if (state_ == State::kEnded) {
       host_ = nullptr;
       return;
