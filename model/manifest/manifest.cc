@@ -102,7 +102,7 @@ void ReadSizes(YamlMapping& root, ModelManifest& manifest) {
   }
 }
 
-void ReadTextSide(YamlMapping& root, ModelManifest& manifest) {
+void ReadTokensAndPrompts(YamlMapping& root, ModelManifest& manifest) {
   root.Section("special_tokens", [&manifest](YamlMapping& tokens) {
     tokens.Integers("prefix", manifest.special_prefix, 0, manifest.vocabulary_size - 1);
     tokens.Integers("suffix", manifest.special_suffix, 0, manifest.vocabulary_size - 1);
@@ -182,7 +182,7 @@ void Read(YamlMapping& root, ModelManifest& manifest) {
               {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}, {"NONE", Pooling::kNone}});
   ReadSizes(root, manifest);
   ReadPositions(root, manifest);
-  ReadTextSide(root, manifest);
+  ReadTokensAndPrompts(root, manifest);
   ReadHeads(root, manifest);
   root.Flag("causal", manifest.causal);
   root.Choice("similarity_function", manifest.similarity_function,

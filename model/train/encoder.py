@@ -28,7 +28,7 @@ def plain(texts: list[list[int]]) -> list[Sequence]:
     return [Sequence(tokens, torch.arange(len(tokens), dtype=torch.float32)) for tokens in texts]
 
 
-class TextSide:
+class TextWrapper:
     """Adds special tokens and prompts to texts by the checkpoint's rules."""
 
     def __init__(self, tokenizer: Tokenizer, prompts: dict[str, str]):

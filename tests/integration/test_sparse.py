@@ -188,7 +188,7 @@ def test_the_python_package_gives_arrays(served, pb):
         assert np.abs(small.sparse.values - answers[0].sparse.values).max() <= answers[0].sparse.values.max() / 250
         with pytest.raises(ValueError, match="read .sparse"):
             answers.matrix()
-        with pytest.raises(ValueError, match="ask for output SPARSE"):
+        with pytest.raises(ValueError, match="embed it with output SPARSE"):
             client.embed(TEXTS)[0].sparse  # noqa: B018
         with longembed.Client(client.server, model="splade") as other:
             assert other.embed(TEXTS)[0].indices is not None
