@@ -404,7 +404,7 @@ def test_texts_arrive_as_they_are(web, embed, text):
 
 
 @pytest.mark.parametrize("text", [rb"\ud800", rb"\udc00\ud800", b"\xff", b"\xed\xa0\x80", b"\n", rb"\x41"], ids=repr)
-def test_what_is_no_json_text_is_refused(web, text):
+def test_invalid_json_is_refused(web, text):
     body = b'{"input": "a ' + text + b'", "model": "e5-small-v2"}'
     error = web.refused("/v1/embeddings", body, 400)["error"]
     assert error["code"] == "MALFORMED_JSON" and re.search(r"at byte \d+ of", error["message"])

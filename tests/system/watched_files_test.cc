@@ -34,7 +34,7 @@ TEST(WatchedFilesTest, ChecksOnceAnInterval) {
   EXPECT_FALSE(files.Changed(now + seconds(5)));
 }
 
-TEST(WatchedFilesTest, WhatCannotBeOpenedCountsAsChanged) {
+TEST(WatchedFilesTest, UnreadableFilesCountAsChanged) {
   const std::string path = absl::StrCat(::testing::TempDir(), "watched_unreadable_", getpid());
   std::ofstream(path) << "1";
   WatchedFiles files({path}, absl::Seconds(1));

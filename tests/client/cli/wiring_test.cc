@@ -276,7 +276,7 @@ const std::vector<Row> kOwnTests{
     {kTextCommands, "files"},
     {{"embed"}, "--partial"},    // CommandLineTest.PartialWritesALineForEachError
     {{"embed"}, "--in-flight"},  // CommandLineTest.ATextThatTakesLongHoldsUpTheOthers
-    {{"embed"}, "--out"},        // CommandLineTest.ResumeSkipsWhatTheFileHas
+    {{"embed"}, "--out"},        // CommandLineTest.ResumeSkipsTextsThatTheFileAnswers
     {{"embed"}, "--resume"},
 };
 

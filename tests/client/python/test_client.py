@@ -356,7 +356,7 @@ def test_a_url_is_not_an_address(kind, monkeypatch):
         kind()
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(client, monkeypatch):
+def test_a_proxy_of_the_environment_is_not_used_for_this_machine(client, monkeypatch):
     for variable in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     for variable in ("no_proxy", "no_grpc_proxy"):

@@ -146,7 +146,7 @@ TEST_F(TokenizerTest, ReadsNoMoreOfTheTextThanItNeeds) {
   EXPECT_EQ(tokenizer_->Tokenize(text, 1'600'000)->ids, all);
 }
 
-TEST_F(TokenizerTest, WhatCannotBeCutHasALimit) {
+TEST_F(TokenizerTest, TextThatCannotBeCutHasALimit) {
   const absl::Status status = tokenizer_->Tokenize(std::string(9 << 20, 'x')).status();
   EXPECT_EQ(ErrorReason(status), "TOKENIZER_FAILED");
   EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("9437184 bytes"), HasSubstr("536870912")));

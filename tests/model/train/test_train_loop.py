@@ -103,7 +103,7 @@ def test_a_second_interruption_stops_at_once_and_keeps_the_last_state(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
+def test_a_loss_that_is_nan_stops_the_training(tmp_path):
     recipe = OneNumber()
     recipe.number.data.fill_(math.nan)
     with pytest.raises(TrainError, match="loss of step 0 is nan"):

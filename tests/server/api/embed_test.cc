@@ -37,7 +37,7 @@ TEST_F(ServiceTest, EmbedsAndReportsThePlan) {
   EXPECT_GT(response.timing().total().nanos(), 0);
 }
 
-TEST_F(ServiceTest, TruncatesTextsAndCutsVectorsWhenAsked) {
+TEST_F(ServiceTest, TruncatesTextsAndDropsDimensionsOnRequest) {
   v1::EmbedRequest request = Request("a a a a a a a a a a a a a a a a a a a a");
   request.mutable_options()->set_truncate(EmbedOptions::END);
   request.mutable_options()->set_dimensions(2);
@@ -186,7 +186,7 @@ INSTANTIATE_TEST_SUITE_P(
                      r.mutable_options()->set_max_tokens(5);
                      r.mutable_inputs(0)->set_text("a a a a");
                    },
-                   grpc::INVALID_ARGUMENT, "inputs[0]", "has 6 tokens (special tokens and prompt included); options.max_tokens is 5"},
+                   grpc::INVALID_ARGUMENT, "inputs[0]", "(special tokens and prompt included); options.max_tokens is 5"},
         BadRequest{"SpanVectorsOfNothing",
                    [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); }, grpc::INVALID_ARGUMENT,
                    "options.spans", "one of ranges, sentences and every_tokens"},

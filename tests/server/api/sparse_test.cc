@@ -246,7 +246,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "options.max_terms", "SPARSE"}),
     [](const auto& info) { return info.param.name; });
 
-TEST_F(SparseServiceTest, TheMaximumMayBeAskedForByName) {
+TEST_F(SparseServiceTest, TheMaximumMayBeNamed) {
   v1::EmbedRequest request = Request("a");
   request.mutable_options()->set_normalize(false);
   request.mutable_options()->mutable_extension()->mutable_windows()->set_aggregation(v1::Extension::Windows::MAX);
@@ -308,7 +308,7 @@ TEST_F(SmallAnswersTest, AnswersBeyondTheLimitAreRefused) {
   EXPECT_THAT(status.error_message(), HasSubstr("would be answered with 432 bytes"));
 }
 
-TEST_F(ServiceTest, AModelWithoutASparseHeadSaysWhatItHas) {
+TEST_F(ServiceTest, AModelWithoutASparseHeadListsItsOutputs) {
   v1::EmbedRequest request = Request("a");
   request.mutable_options()->set_output(EmbedOptions::SPARSE);
   const grpc::Status status = Embed(request);

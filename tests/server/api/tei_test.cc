@@ -130,7 +130,7 @@ TEST_F(TeiTest, AnswersInOrder) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
-TEST_F(TeiTest, ABrokenMessageEndsTheStreamAfterWhatCameBefore) {
+TEST_F(TeiTest, ABrokenMessageEndsTheStreamAfterEarlierAnswers) {
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
   stream->Write(TeiRequest("a"));

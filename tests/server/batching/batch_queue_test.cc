@@ -238,7 +238,7 @@ TEST(BatchQueueTest, WithTheSameStartTheOldestIsFirst) {
   EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(3001, 1001, 2001));
 }
 
-TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithWhatComesLater) {
+TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithLaterJobs) {
   BatchQueue queue;
   const BatchLimits one{.max_tokens = 10};
   queue.Push(MakeJob(1, {10, 10, 10}, {.work = absl::Seconds(3)}), kStart);
@@ -255,7 +255,7 @@ TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithWhatComesLater) {
 }
 
 // Otherwise, a client with several texts per call would get less than a client with one text per call.
-TEST(BatchQueueTest, AJobOfOneBatchGoesOnBeforeWhatCameLater) {
+TEST(BatchQueueTest, AJobOfOneBatchKeepsItsPlaceBeforeLaterJobs) {
   BatchQueue queue;
   const BatchLimits two{.max_tokens = 20};
   queue.Push(MakeJob(1, {10}), kStart);

@@ -99,7 +99,7 @@ TEST_F(SchedulerTest, ACancelledJobNeverReachesTheEncoder) {
 }
 
 // A client that keeps cancelling while one batch runs must not fill the memory.
-TEST_F(SchedulerTest, ACancelledJobKeepsOnlyWhatARunningBatchReads) {
+TEST_F(SchedulerTest, ACancelledJobKeepsOnlySequencesOfARunningBatch) {
   encoder_.CloseGate();
   Pending job = MakePending({MakeSequence(1, 90), MakeSequence(2, 90), MakeSequence(3, 90)});
   ASSERT_TRUE(lane_->Submit(job.job).ok());
@@ -351,7 +351,7 @@ absl::Duration MeasuredWork(int workers, const CostModel& costs, absl::Duration 
 
 bool Near(absl::Duration one, absl::Duration other) { return absl::AbsDuration(one - other) < absl::Microseconds(1); }
 
-TEST(SchedulerMeasureTest, WorkIsWhatTheWholeDeviceTakes) {
+TEST(SchedulerMeasureTest, WorkIsMeasuredInSecondsOfTheWholeDevice) {
   EXPECT_TRUE(Near(MeasuredWork(1, {}, absl::Seconds(2), 10), absl::Seconds(2)));
   EXPECT_TRUE(Near(MeasuredWork(1, {}, absl::Seconds(2), 100), absl::Seconds(20)));
   EXPECT_TRUE(Near(MeasuredWork(4, {}, absl::Seconds(2), 10), absl::Seconds(0.5)));
@@ -359,7 +359,7 @@ TEST(SchedulerMeasureTest, WorkIsWhatTheWholeDeviceTakes) {
   EXPECT_TRUE(Near(MeasuredWork(1, {.attention = 0.5}, absl::Seconds(6), 10), absl::Seconds(1)));
 }
 
-TEST_F(SchedulerTest, WorkFollowsWhatBatchesTookLately) {
+TEST_F(SchedulerTest, WorkFollowsTheTimesOfRecentBatches) {
   const auto run = [this](absl::Duration took) {
     encoder_.CloseGate();
     const int calls = static_cast<int>(encoder_.batches().size());
@@ -462,7 +462,7 @@ TEST(SchedulerOversizedTest, NeverTakesEveryWorker) {
 }
 
 // Both workers are free when a job of many sequences arrives, so they divide it.
-TEST(SchedulerShareTest, FreeWorkersDivideWhatWaits) {
+TEST(SchedulerShareTest, FreeWorkersDivideWaitingSequences) {
   FakeClock clock;
   FakeEncoder encoder;
   encoder.CloseGate();

@@ -117,7 +117,7 @@ TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }
 
-TEST_F(EmbedCallTest, TheServersTokenLimitAppliesToWhatTruncationLeaves) {
+TEST_F(EmbedCallTest, TheServersTokenLimitAppliesAfterTruncation) {
   EmbedParams params = MakeParams({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
   params.input_options.plan.truncate = Truncate::kEnd;
   params.input_options.plan.limits.max_tokens = 21;

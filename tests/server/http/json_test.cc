@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 
 std::string ReasonOf(std::string_view text) { return ErrorReason(ParseJson(text).status()); }
 
-TEST(JsonTest, WhatIsNotJsonIsRefusedWithItsPlace) {
+TEST(JsonTest, InvalidJsonIsRefusedWithItsPosition) {
   for (const char* text : {"", "{", "[1,]", "{\"a\":}", "nul", "\"\\ud800\"", "\"\xff\"", "{\"a\":1}x", "NaN", "'a'",
                            "[1e999]", "-1e999"}) {
     EXPECT_EQ(ReasonOf(text), "MALFORMED_JSON") << text;

@@ -465,7 +465,7 @@ TEST(AcceptorTest, TheWildcardAddressMeansBothFamilies) {
   }
 }
 
-TEST(AcceptorTest, StopClosesWhatIsSilentAndListensNoMore) {
+TEST(AcceptorTest, StopClosesSilentConnectionsAndThePort) {
   Recorder recorder;
   const Client idle, talker, late;
   const auto acceptor = Listen("127.0.0.1:0");

@@ -49,7 +49,7 @@ TEST(TracingSettingsTest, TheConfigOutranksTheEnvironment) {
   EXPECT_THAT(Resolve({.endpoint = "mine:3"}, {}).otlp.resource, Contains(Pair("service.name", "longembed-server")));
 }
 
-TEST(TracingSettingsTest, TheEnvironmentCanTurnOffWhatItTurnsOn) {
+TEST(TracingSettingsTest, TheEnvironmentCanDisableItsOwnEndpoint) {
   const Variables off{{"OTEL_SDK_DISABLED", "TRUE"}, {"OTEL_EXPORTER_OTLP_ENDPOINT", "c:1"}};
   EXPECT_FALSE(Resolve({}, off).enabled());
   EXPECT_TRUE(Resolve({.endpoint = "mine:3"}, off).enabled());

@@ -25,7 +25,7 @@ using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-TEST(MetricsTest, CountsWhatHappened) {
+TEST(MetricsTest, CountsEvents) {
   Metrics metrics({.version = "1.2.3", .torch = "2.11.0"});
   ModelMetrics& model = metrics.ForModel("m");
   const Registration queue = metrics.ReadQueue(
@@ -144,7 +144,7 @@ TEST(MetricsTest, CountsReloadsOfApiKeys) {
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"refused\"} 2"));
 }
 
-TEST(MetricsTest, SaysWhatAModelIsAndHowItsSequencesRan) {
+TEST(MetricsTest, HasModelInfoAndSequencesByMethod) {
   Metrics metrics({});
   ModelMetrics& model = metrics.ForModel("m");
   metrics.SetModelInfo("m", {.architecture = "bert",

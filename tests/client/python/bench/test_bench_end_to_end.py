@@ -98,7 +98,7 @@ def test_aggregation_equals_the_servers(client, long_text, name, last):
 
 
 @pytest.mark.parametrize("prompt", ["", "passage: "])
-def test_a_cut_text_has_the_tokens_asked_for(client, long_text, prompt):
+def test_a_cut_text_has_the_requested_tokens(client, long_text, prompt):
     (cut,) = embedders.first_tokens(client, [long_text], 300, prompt)
     assert long_text.startswith(cut)
     options = Options(prompt=prompt) if prompt else Options()

@@ -54,7 +54,7 @@ def test_dimensions_are_sent_and_without_a_key_no_authorization(stand_in, monkey
     assert found[0].values.shape == (1, 16)
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine_alone(stand_in, monkeypatch):
+def test_a_proxy_of_the_environment_is_not_used_for_this_machine_alone(stand_in, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # Nothing listens there.

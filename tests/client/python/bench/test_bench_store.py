@@ -32,7 +32,7 @@ def test_a_second_run_embeds_nothing(tmp_path):
     assert again.tokens == 50 and again.seconds > 0
 
 
-def test_a_stopped_run_goes_on(tmp_path):
+def test_a_stopped_run_continues(tmp_path):
     stopped = CountingEmbedder(limit=6)
     with pytest.raises(KeyboardInterrupt):
         store.Store(tmp_path).embed(stopped, TEXTS)
@@ -73,7 +73,7 @@ def test_another_recipe_gets_another_folder(tmp_path):
     assert sorted(abouts) == ["one", "other"]
 
 
-def test_seconds_and_tokens_are_those_of_the_texts_asked_for(tmp_path):
+def test_seconds_and_tokens_are_those_of_the_requested_texts(tmp_path):
     kept = store.Store(tmp_path)
     whole = kept.embed(CountingEmbedder(), TEXTS)
     half = kept.embed(CountingEmbedder(), TEXTS[:5])

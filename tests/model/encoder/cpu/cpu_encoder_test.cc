@@ -267,7 +267,7 @@ class CpuEncoderTest : public ::testing::TestWithParam<Case> {
   }
 };
 
-TEST_P(CpuEncoderTest, GivesWhatTheProgramSays) {
+TEST_P(CpuEncoderTest, EqualsAnInterpreterOfTheProgram) {
   const std::vector<int> lengths{7, 1, 30, 12, 3, 12};
   const PackedBatch whole = Batch(lengths, {{0, 7}, {7, 8}, {8, 38}, {38, 50}, {50, 53}, {53, 65}});
   const PackedBatch single = Batch(lengths, {{0, 1}, {7, 8}, {37, 38}, {38, 39}, {52, 53}, {53, 54}});
@@ -322,7 +322,7 @@ INSTANTIATE_TEST_SUITE_P(All, CpuEncoderTest,
                                            Case{"biased", [] { return BiasedEncoder(48, 4, 5); }}),
                          [](const auto& info) { return std::string(info.param.name); });
 
-TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
+TEST(CpuEncoderCheckTest, UnsupportedProgramsAreRefused) {
   const auto refused = [](const std::function<void(ProgramMaker&, Value)>& layer) {
     ProgramMaker make(3);
     make.program.word = make.Random(50, 48, 1);
