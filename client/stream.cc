@@ -122,7 +122,7 @@ absl::Status EmbedStream::Finish() {
   MutexLock lock(mutex_);
   closed_ = true;
   changed_.notify_all();
-  changed_.wait(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return Over(); });
+  changed_.wait(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return IsOver(); });
   return status_;
 }
 
@@ -130,7 +130,7 @@ void EmbedStream::Run() {
   while (true) {
     {
       MutexLock lock(mutex_);
-      if (!WaitForDue(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return Over(); })) return;
+      if (!WaitForDue(lock, [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return IsOver(); })) return;
       broken_ = false;
     }
     grpc::ClientContext context;
@@ -295,7 +295,7 @@ EmbedStream::Clock::time_point EmbedStream::Deadline() const {
 
 bool EmbedStream::MayTryAgain(const grpc::Status& end) {
   const MutexLock lock(mutex_);
-  if (Over()) return false;
+  if (IsOver()) return false;
   // Refused inputs stay unanswered when a stream ends, since they wait until they are due.
   const bool is_incomplete = std::any_of(unanswered_.begin(), unanswered_.end(), [](const auto& item) {
     return item.second.is_sent || item.second.due <= Clock::now();

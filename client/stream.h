@@ -110,7 +110,7 @@ class EmbedStream {
   bool MayWrite() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Returns the time by which the next answer must arrive.
   Clock::time_point Deadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool Over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  bool IsOver() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !status_.ok() || abandoned_ || (closed_ && unanswered_.empty());
   }
 

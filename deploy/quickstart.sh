@@ -128,7 +128,7 @@ wait_for_server() {
 show_metrics() {
   local text
   text=$(curl -sSf --max-time 10 "$metrics") || fail "the metrics did not answer at $metrics; ${log#"$root"/} may say why"
-  printf '\nWhere the time went, by its metrics:\n'
+  printf '\nTime of each step, from the metrics of the server:\n'
   awk -F '[{ ]' '
     /_duration_seconds_sum/ && !/Models|Explain/ { name = $1; sub(/_sum$/, "", name); seconds[name] += $NF }
     /_duration_seconds_count/ && !/Models|Explain/ { name = $1; sub(/_count$/, "", name); count[name] += $NF }
@@ -139,7 +139,7 @@ show_metrics() {
       show("a sequence in the queue", "longembed_queue_duration_seconds")
       show("encoding a batch", "longembed_inference_duration_seconds")
     }' <<<"$text"
-  printf '\nA few of them as they are (curl %s; explained in server/telemetry/README.md):\n' "$metrics"
+  printf '\nSome of these metrics, as the server gives them (curl %s; explained in server/telemetry/README.md):\n' "$metrics"
   grep -E '^(longembed_(requests_total|tokens_total|truncated_tokens_total|batch_tokens_sum)|process_resident)' <<<"$text" | sed 's/^/  /'
 }
 
@@ -166,7 +166,7 @@ TEXT
     printf '  A browser shows every route at http://%s/docs\n' "$http"
   fi
   if command -v grpcurl >/dev/null; then
-    printf '\ngrpcurl is here, and lists by reflection:\n'
+    printf '\ngrpcurl is installed; by reflection it lists:\n'
     grpcurl -plaintext -max-time 10 127.0.0.1:50051 list longembed.v1.EmbeddingService | sed 's/^/  /'
   fi
 }
@@ -174,7 +174,7 @@ TEXT
 serve_until_stopped() {
   local status=0
   say "serving on 127.0.0.1:50051; Ctrl-C ends it"
-  trap 'say "ending in order"' INT TERM
+  trap 'say "shutting down"' INT TERM
   wait "$server_pid" || status=$?
   trap - INT TERM
   # Above 128 a signal ended the wait, not the server.
@@ -198,4 +198,4 @@ show_metrics
 show_how_to_call
 [ "$serve" = no ] || serve_until_stopped
 stop_server
-say "the server has ended in order"
+say "the server has shut down"

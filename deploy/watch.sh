@@ -158,7 +158,7 @@ restart_under_load() {
   finish replica-2
   start_replica 2
   wait_until 60 "replica 2 did not come back" both_are_up
-  say "  it ended in order and came back after $(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $began }") s"
+  say "  it shut down and was ready again after $(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $began }") s"
   sleep 2
   kill -TERM "${pids[load]}"
   finish_load
@@ -174,7 +174,7 @@ They run until Ctrl-C:
   HAProxy      http://127.0.0.1:$balancer_metrics
   Grafana      point one at that Prometheus and import helm/longembed-server/files/dashboard.json
 TEXT
-  trap 'say "ending in order"' INT TERM
+  trap 'say "shutting down"' INT TERM
   "$venv/bin/python" "$root/deploy/balancer/load.py" --server "127.0.0.1:$balancer" --seconds 86400 --clients 1 --pause 0.2 --api-key-file "$work/key" || true
 }
 
@@ -213,4 +213,4 @@ restart_under_load
 [ "$keep" = no ] || keep_running
 kill -TERM "${pids[@]}" 2>/dev/null || true
 for name in "${!pids[@]}"; do finish "$name"; done
-say "everything has ended in order"
+say "everything has shut down"

@@ -1,4 +1,4 @@
-// The CPU time of this process, and which of its threads ask for more.
+// The CPU time of this process, and which of its threads run or wait for a core.
 #ifndef LONGEMBED_SYSTEM_CPU_TIME_H_
 #define LONGEMBED_SYSTEM_CPU_TIME_H_
 

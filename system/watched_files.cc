@@ -28,7 +28,7 @@ bool WatchedFiles::Changed(SteadyTime now) {
   return std::exchange(seen_, state) != state;
 }
 
-bool WatchedFiles::IsNews(const absl::Status& read) {
+bool WatchedFiles::ShouldReport(const absl::Status& read) {
   const absl::Status failure = absl::IsNotFound(read) ? read : absl::OkStatus();
   if (!failure.ok()) seen_.clear();
   return std::exchange(failure_, failure) != failure || failure.ok();

@@ -28,10 +28,10 @@ class WatchedFiles {
   // first call returns true.
   bool Changed(SteadyTime now = std::chrono::steady_clock::now());
 
-  // Takes note of the result of reading the files. Files that could not be opened (NOT_FOUND) count as changed at the
-  // next check, because they may be intact: the process may have run out of descriptors. Returns whether the result is
-  // news: false if it is that of the last attempt, too, so that it need not be reported again.
-  bool IsNews(const absl::Status& read);
+  // Records the result of reading the files. Files that could not be opened (NOT_FOUND) count as changed at the next
+  // check, because they may be intact: the process may have run out of descriptors. Returns false
+  // if the result need not be reported: the files could not be opened, with the same error as at the last attempt.
+  bool ShouldReport(const absl::Status& read);
 
  private:
   const std::vector<std::string> paths_;

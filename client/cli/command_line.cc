@@ -67,7 +67,7 @@ void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeou
       ->type_name(kFile);
   auto* certificate = command
                           .add_option("--client-certificate", raw.client_certificate_file,
-                                      "PEM file with this client's certificate, for servers that ask for one")
+                                      "PEM file with this client's certificate, for servers that require one")
                           ->type_name(kFile);
   auto* key = command.add_option("--client-key", raw.client_key_file, "PEM file with the key of that certificate")
                   ->type_name(kFile);
@@ -85,7 +85,7 @@ void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeou
 void AddTexts(CLI::App& command, Raw& raw, Arguments& arguments) {
   auto* text = command
                    .add_option("--text", arguments.source.texts,
-                               "A text; may be repeated. Without it, files or standard input are read")
+                               "A text to process; may be repeated. Without it, the files or standard input are read")
                    ->allow_extra_args(false);
   command
       .add_option("--format", raw.format,
@@ -255,14 +255,16 @@ class CommandLine {
   Raw raw_;
   Arguments arguments_;
   std::string shell_;
-  CLI::App& embed_ =
-      *app_.add_subcommand("embed", "Texts to vectors: one JSON object a line in, one a line out, in order");
-  CLI::App& explain_ = *app_.add_subcommand("explain", "The plan that embed would follow, without running the model");
-  CLI::App& tokenize_ = *app_.add_subcommand("tokenize", "Texts to tokens");
-  CLI::App& models_ = *app_.add_subcommand("models", "The models of the server");
-  CLI::App& health_ = *app_.add_subcommand("health", "Whether the server is serving: exit status 0, or 1");
-  CLI::App& completion_ = *app_.add_subcommand("completion", "A script that completes arguments in a shell");
-  CLI::App& man_ = *app_.add_subcommand("man", "The man page, for: longembed man | man -l -");
+  CLI::App& embed_ = *app_.add_subcommand(
+      "embed", "Embed texts: read one JSON object per line, write one per line, in the same order");
+  CLI::App& explain_ =
+      *app_.add_subcommand("explain", "Show the plan that embed would follow, without running the model");
+  CLI::App& tokenize_ = *app_.add_subcommand("tokenize", "Split texts into tokens");
+  CLI::App& models_ = *app_.add_subcommand("models", "List the models of the server");
+  CLI::App& health_ =
+      *app_.add_subcommand("health", "Check whether the server is serving: exit status 0 if it is, else 1");
+  CLI::App& completion_ = *app_.add_subcommand("completion", "Print a script that completes arguments in a shell");
+  CLI::App& man_ = *app_.add_subcommand("man", "Print the man page: longembed man | man -l -");
 };
 
 CommandLine::CommandLine() {
@@ -273,7 +275,7 @@ CommandLine::CommandLine() {
   for (CLI::App* command : {&embed_, &explain_, &tokenize_}) AddTexts(*command, raw_, arguments_);
   for (CLI::App* command : {&embed_, &explain_}) AddEmbedOptions(*command, raw_);
   embed_.add_flag("--partial", arguments_.partial,
-                  "A text that fails becomes a line with an error; the others go on (exit status 3)");
+                  "Write an error line for a text that fails, and continue with the others (exit status 3)");
   embed_.add_option("--in-flight", arguments_.in_flight, "Maximum number of texts without an answer")
       ->check(Decimal())
       ->check(CLI::Range(1, 100000))
@@ -285,7 +287,7 @@ CommandLine::CommandLine() {
                   ->type_name(kFile);
   embed_
       .add_flag("--resume", arguments_.resume,
-                "Append to the file of --out, and skip a text for each answer there that has its id")
+                "Append to the file of --out, and skip one text for each answer there with the same id")
       ->needs(out);
 }
 
@@ -303,7 +305,7 @@ ProgramDescription CommandLine::Describe() const {
   program.sections = {
       {"EXIT STATUS",
        {"0: everything was done.", "1: a request, the connection or writing the output failed.",
-        "2: wrong arguments, or without --partial a wrong line of input.",
+        "2: wrong arguments, or without --partial an invalid line of input.",
         "3: with --partial, some texts or lines failed; with --resume, in this run or an earlier one."}},
       {"ENVIRONMENT",
        {"LONGEMBED_SERVER: HOST:PORT of the server, where --server is not given.",

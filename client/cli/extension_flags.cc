@@ -79,7 +79,8 @@ std::string PositionsHelp() {
                     : numbers.empty() ? name
                                       : absl::StrCat(name, "[=", numbers, "]"));
   }
-  return absl::StrCat(absl::StrJoin(forms, ", "), "; a number that is left out is computed from the text's length");
+  return absl::StrCat(absl::StrJoin(forms, ", "),
+                      "; numbers in brackets have defaults, most of them computed from the text's length");
 }
 
 bool IsNumber(const std::string& text) {
@@ -100,7 +101,7 @@ void ExtensionFlags::AddTo(CLI::App& command) {
       command.add_flag("--short-last", short_last_, "Leave a short last window short")->needs(windows),
       command
           .add_option("--aggregation", aggregation_,
-                      "How window vectors become one: mean, token-weighted-mean, max (far worse), first, "
+                      "How window vectors become one: mean, token-weighted-mean, max (worse than truncation), first, "
                       "norm-weighted, top-norm")
           ->check(CLI::IsMember({"mean", "token-weighted-mean", "max", "first", "norm-weighted", "top-norm"}))
           ->needs(windows),
@@ -124,8 +125,8 @@ void ExtensionFlags::AddTo(CLI::App& command) {
           ->multi_option_policy(CLI::MultiOptionPolicy::Throw),
       command.add_flag("--always", always_, "Apply the extension to short texts too"),
   };
-  auto* recommended = command.add_flag("--recommended", recommended_, "The extension that the model recommends");
-  auto* profile = command.add_option("--profile", profile_, "A named extension of the server");
+  auto* recommended = command.add_flag("--recommended", recommended_, "Use the extension that the model recommends");
+  auto* profile = command.add_option("--profile", profile_, "Use an extension that the server's config names");
   for (CLI::Option* flag : flags) flag->excludes(json)->excludes(recommended)->excludes(profile);
   json->excludes(recommended)->excludes(profile);
   recommended->excludes(profile);
@@ -205,7 +206,7 @@ absl::Status ExtensionFlags::FillPositions(v1::Extension& extension) const {
   }
   const auto found = PositionsFlags().find(parts[0]);
   if (found == PositionsFlags().end()) {
-    return Wrong("--positions", absl::StrCat("\"", parts[0], "\" is none of ", PositionsHelp()));
+    return Wrong("--positions", absl::StrCat("\"", parts[0], "\" is not one of ", PositionsHelp()));
   }
   const PositionsFlag& flag = found->second;
   std::vector<std::string> numbers;
@@ -244,7 +245,7 @@ absl::Status ExtensionFlags::FillSpans(v1::EmbedOptions& options) const {
   } else if (uint32_t tokens = 0; absl::SimpleAtoi(spans_, &tokens)) {
     options.mutable_spans()->mutable_every_tokens()->set_tokens(tokens);
   } else {
-    return Wrong("--spans", absl::StrCat("\"", spans_, "\" is none of sentences, ranges and a number of tokens"));
+    return Wrong("--spans", absl::StrCat("\"", spans_, "\" is not sentences, ranges or a number of tokens"));
   }
   return absl::OkStatus();
 }

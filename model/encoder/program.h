@@ -107,8 +107,8 @@ struct AttentionOp {
   int key_value_heads = 0;
   bool causal = false;
   std::optional<LocalWindow> local;
-  // [heads, 2 farthest + 1] Biases that are added to the scaled logits, indexed by how far the key is to the right of
-  // the query. Beyond `farthest`, the outermost bias applies. May be absent.
+  // [heads, 2 max_distance + 1] Biases that are added to the scaled logits, indexed by the key's position minus the
+  // query's. At larger distances than `max_distance`, the outermost bias applies. May be absent.
   Weight relative_bias;
 };
 using Op = std::variant<LinearOp, LayerNormOp, RmsNormOp, AddOp, HeadNormOp, AttentionOp>;

@@ -84,8 +84,9 @@ class SequenceAttention {
     }
     scores = scores * scale_;
     if (bias_.defined()) {
-      const int64_t farthest = bias_.size(1) / 2;
-      scores = scores + bias_.index({at::indexing::Slice(), (-distance).clamp(-farthest, farthest) + farthest});
+      const int64_t max_distance = bias_.size(1) / 2;
+      scores =
+          scores + bias_.index({at::indexing::Slice(), (-distance).clamp(-max_distance, max_distance) + max_distance});
     }
     return causal_ ? scores.masked_fill(distance < 0, kUnseen) : scores;
   }
@@ -116,7 +117,7 @@ class SequenceAttention {
   const int64_t chunk_;
   const at::Tensor position_;               // [n]
   double scale_ = 1;                        // Scale of the scores.
-  at::Tensor bias_;                         // [heads, 2 farthest + 1], or undefined.
+  at::Tensor bias_;                         // [heads, 2 max_distance + 1], or undefined.
   std::vector<at::Tensor> queries_, keys_;  // Per rotary table: [heads, n, d] and [heads, d, n].
   at::Tensor values_;                       // [heads, n, d]
 };

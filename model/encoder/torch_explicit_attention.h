@@ -16,7 +16,7 @@ bool NeedsExplicitAttention(const PackedBatch& batch);
 
 // Replaces those rows of `context` [T, heads d] whose attention in layer `layer` is calibrated or chunked. qkv is [T,
 // (heads + 2 key_value_heads) d]. rotary is float32 [1 or 3, 2, T, R / 2], or undefined without rotary positions.
-// relative_bias is [heads, 2 farthest + 1], or undefined if there is none. Throws torch's exceptions.
+// relative_bias is [heads, 2 max_distance + 1], or undefined if there is none. Throws torch's exceptions.
 void FillExplicitly(const at::Tensor& qkv, const AttentionHeads& shape, const at::Tensor& rotary,
                     const at::Tensor& relative_bias, const PackedBatch& batch, int layer, at::Tensor& context);
 

@@ -17,7 +17,7 @@ struct AttentionHeads {
   int64_t heads = 0;
   int64_t key_value_heads = 0;
   bool causal = false;
-  bool biased = false;  // Biased by distance: the part has `bias` [heads, 2 farthest + 1].
+  bool biased = false;  // Biased by distance: the part has `bias` [heads, 2 max_distance + 1].
   bool packed = true;   // Whether AttendPacked (torch_attention.h) supports it.
 };
 

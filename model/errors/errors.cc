@@ -95,9 +95,11 @@ absl::Status TokenizerFailed(std::string_view what) {
 }
 
 absl::Status InputTooLong(int64_t tokens, int64_t capacity) {
-  return Invalid("", "INPUT_TOO_LONG",
-                 absl::StrCat("has ", tokens, " tokens (specials and prompt included); the limit is ", capacity,
-                              ". Windows (options.extension) take any length; options.truncate END or START cuts it"));
+  return Invalid(
+      "", "INPUT_TOO_LONG",
+      absl::StrCat(
+          "has ", tokens, " tokens (special tokens and prompt included); the limit is ", capacity,
+          ". To embed all of it, use windows (options.extension); to cut it, set options.truncate END or START"));
 }
 
 absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity, std::string_view limit) {
@@ -120,8 +122,8 @@ absl::Status PromptTooLong(int64_t prompt_and_special_tokens, int64_t capacity) 
 
 absl::Status InputBeyondMaxTokens(int64_t tokens, int64_t max_tokens) {
   return Invalid("", "INPUT_TOO_LONG",
-                 absl::StrCat("has ", tokens, " tokens (specials and prompt included); options.max_tokens is ",
-                              max_tokens, ". options.truncate END or START cuts it"));
+                 absl::StrCat("has ", tokens, " tokens (special tokens and prompt included); options.max_tokens is ",
+                              max_tokens, ". To cut it, set options.truncate END or START"));
 }
 
 absl::Status PromptBeyondMaxTokens(int64_t prompt_and_special_tokens, int64_t max_tokens) {
@@ -151,7 +153,7 @@ absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::s
 
 absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size) {
   return Invalid("options.dimensions", "DIMENSIONS_OUT_OF_RANGE",
-                 absl::StrCat("is ", dimensions, "; this model gives 1 to ", hidden_size));
+                 absl::StrCat("is ", dimensions, "; this model supports 1 to ", hidden_size));
 }
 
 absl::Status DimensionsNotTrained(int64_t dimensions, std::span<const int> trained) {
@@ -164,7 +166,7 @@ absl::Status OutputNotAvailable(std::string_view output, std::string_view model,
                                 std::span<const std::string> available) {
   return Invalid("options.output", "OUTPUT_NOT_AVAILABLE",
                  absl::StrCat("is ", std::string(output), ", which ", std::string(model),
-                              " does not give; it gives: ", absl::StrJoin(available, ", ")));
+                              " does not support; it supports: ", absl::StrJoin(available, ", ")));
 }
 
 absl::Status TokenPoolingOutOfRange(int64_t factor, int64_t max) {
@@ -180,8 +182,8 @@ absl::Status MaxTermsOutOfRange(int64_t max_terms, int64_t vocabulary_size) {
 absl::Status MethodNotAvailable(std::string_view field, std::string_view model, std::string_view family,
                                 std::span<const std::string> available) {
   return Invalid(field, "METHOD_NOT_AVAILABLE",
-                 absl::StrCat("is not available for ", std::string(model), ", whose positions are ",
-                              std::string(family), "; it has: ", absl::StrJoin(available, ", ")));
+                 absl::StrCat("is not available for ", std::string(model), ", a model of family ", std::string(family),
+                              "; its methods: ", absl::StrJoin(available, ", ")));
 }
 
 absl::Status ExtensionValueOutOfRange(std::string_view field, std::string_view value, std::string_view range) {
@@ -194,14 +196,15 @@ absl::Status ExtensionConflict(std::string_view field, std::string_view what) {
 }
 
 absl::Status WindowTooLarge(std::string_view field, int64_t tokens, int64_t capacity) {
-  return Invalid(field, "WINDOW_TOO_LARGE",
-                 absl::StrCat("is ", tokens, "; with these positions a window takes at most ", capacity, " tokens"));
+  return Invalid(
+      field, "WINDOW_TOO_LARGE",
+      absl::StrCat("is ", tokens, "; with this positions method a window may have at most ", capacity, " tokens"));
 }
 
 absl::Status WindowBeyondServerLimit(std::string_view field, int64_t tokens, int64_t limit) {
   return Invalid(field, "WINDOW_TOO_LARGE",
-                 absl::StrCat("is ", tokens, "; the server takes at most ", limit,
-                              " tokens in one pass (limits.max_tokens_per_sequence)"));
+                 absl::StrCat("is ", tokens, "; the server allows at most ", limit,
+                              " tokens in one sequence (limits.max_tokens_per_sequence)"));
 }
 
 absl::Status WindowTooSmall(int64_t tokens, int64_t special_tokens) {
@@ -222,11 +225,11 @@ absl::Status TooManyVectors(int64_t vectors, int64_t limit) {
 }
 
 absl::Status TooManyRunTokens(int64_t tokens, int64_t limit) {
-  return Invalid("", "TOO_MANY_TOKENS",
-                 absl::StrCat("would run ", tokens,
-                              " tokens through the model, overlaps and every window's prompt "
-                              "counted; the limit is ",
-                              limit));
+  return Invalid(
+      "", "TOO_MANY_TOKENS",
+      absl::StrCat("would run ", tokens,
+                   " tokens through the model, including overlaps and the prompt of every window; the limit is ",
+                   limit));
 }
 
 absl::Status NoSpanWithTokens() {
@@ -248,7 +251,7 @@ absl::Status SpanTruncated(size_t index) {
 
 absl::Status SentencesNeedText() {
   return Invalid("token_ids", "SENTENCES_NEED_TEXT",
-                 "has no sentences; give text, or ask for ranges or every k tokens");
+                 "has no sentences; send text, or set options.spans to ranges or every_tokens");
 }
 
 absl::Status EveryTokensTooFew(int64_t tokens) {
@@ -262,13 +265,13 @@ absl::Status Misplaced(std::string_view field, std::string_view needs) {
 
 absl::Status UnusableVector() {
   return MakeError(absl::StatusCode::kInternal, "", "UNUSABLE_VECTOR",
-                   "the model gave a vector that is zero or not finite");
+                   "the model produced a vector that is zero or not finite");
 }
 
 absl::Status ComponentBeyondEncoding(float component, float limit) {
   return Invalid("options.encoding", "COMPONENT_BEYOND_ENCODING",
-                 absl::StrCat("holds numbers below ", limit, ", and a component of the vector is ", component,
-                              "; take FLOAT32, or set options.normalize"));
+                 absl::StrCat("represents numbers below ", limit, ", but a component of the vector is ", component,
+                              "; use FLOAT32, or set options.normalize"));
 }
 
 absl::Status EncoderCancelled() {

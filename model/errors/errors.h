@@ -58,7 +58,7 @@ absl::Status InputBeyondMaxTokens(int64_t tokens, int64_t max_tokens);
 absl::Status PromptBeyondMaxTokens(int64_t prompt_and_special_tokens, int64_t max_tokens);
 absl::Status MaxTokensOutOfRange(int64_t max_tokens);
 absl::Status TokenIdOutOfRange(size_t index, int64_t id, int64_t vocabulary_size);
-// The tokenizer was asked for the text of an id that it does not have. `what` names the id.
+// An id to decode that the tokenizer does not have. `what` names it.
 absl::Status NoSuchToken(std::string_view what);
 absl::Status UnknownPrompt(std::string_view field, std::string_view name, std::span<const std::string> known);
 absl::Status DimensionsOutOfRange(int64_t dimensions, int64_t hidden_size);
@@ -88,9 +88,9 @@ absl::Status SentencesNeedText();
 absl::Status EveryTokensTooFew(int64_t tokens);
 // A field is set without what it `needs`.
 absl::Status Misplaced(std::string_view field, std::string_view needs);
-// The model gave a vector that is zero or not finite.
+// The model produced a vector that is zero or not finite.
 absl::Status UnusableVector();
-// INVALID_ARGUMENT: the encoding that was asked for would round a component to infinity.
+// INVALID_ARGUMENT: the requested encoding would round a component to infinity.
 absl::Status ComponentBeyondEncoding(float component, float limit);
 absl::Status EncoderCancelled();
 absl::Status EncoderOutOfMemory(std::string_view what);

@@ -19,7 +19,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("checkpoint", metavar="NAME|DIR|HUB", help=f"{names} (from package registries), a checkpoint's folder, or owner/name of the hub")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model directory to write; replaced when it holds an older export")
     parser.add_argument("--name", help="the name that requests use (default: the checkpoint's)")
-    parser.add_argument("--trained-window", type=int, metavar="TOKENS", help="Lo: tokens of the longest sequence that the model was trained on")
+    parser.add_argument("--trained-window", type=int, metavar="TOKENS", help="Lo, the length of the longest sequences that the model was trained on, in tokens")
     parser.add_argument("--position-stride", type=int, metavar="ROWS", help="rows per trained position, for a position table that was expanded and tuned")
     parser.add_argument(
         "--pooling", choices=("mean", "cls", "last", "splade"),

@@ -16,8 +16,8 @@ import torch
 from tokenizers import Tokenizer
 
 from model.export import (
-    architectures, archive, check, checkpoints, directory, files, heads, layered_check, manifest, reference, refusals, sparse_check, sparse_heads, text_side,
-    token_check, unattended,
+    architectures, archive, check, checkpoints, directory, files, heads, layered_check, manifest, reference, refusals, sparse_check, sparse_heads, token_check,
+    tokenizer_file, unattended,
 )  # fmt: skip
 from model.export.deferred import Deferred
 from model.export.errors import ExportError
@@ -44,11 +44,11 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         folder = checkpoint.folder or as_folder(checkpoint, Path(scratch))
         theirs = reference.tokenizer(transformer_folder(folder))
         refuse_unknown_classes(theirs, checkpoint, architecture)
-        tokenizer_json = text_side.strip(theirs["tokenizer"])
+        tokenizer_json = tokenizer_file.strip(theirs["tokenizer"])
         if checkpoint.lower_case:
-            tokenizer_json = text_side.lower_cased(tokenizer_json)
+            tokenizer_json = tokenizer_file.lower_cased(tokenizer_json)
         if checkpoint.multi_vector:
-            tokenizer_json = text_side.with_markers(tokenizer_json, checkpoint.multi_vector.markers)
+            tokenizer_json = tokenizer_file.with_markers(tokenizer_json, checkpoint.multi_vector.markers)
         end = end_of_sequence(theirs["eos"], checkpoint.config)
         checkpoint.tensors = deferred_tensors(checkpoint)
         with readable(checkpoint.config):
@@ -164,9 +164,9 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     """Returns the manifest without its version, exporter and files. The command line has precedence over the checkpoint's files and the table of known
     checkpoints."""
     known = known_of(source, overrides)
-    tokenizer = text_side.parse(tokenizer_json)
+    tokenizer = tokenizer_file.parse(tokenizer_json)
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
-    ids = text_side.largest_id(tokenizer) + 1
+    ids = tokenizer_file.largest_id(tokenizer) + 1
     if ids > sizes["vocabulary_size"]:
         raise ExportError(f"the tokenizer has {ids} ids, but the model has rows for {sizes['vocabulary_size']}; they do not belong together.")
     refuse_lost_layers(checkpoint.config, sizes)
@@ -315,7 +315,7 @@ def chosen_eos(overrides: dict, known: checkpoints.Known | None) -> bool | None:
 
 def special_tokens(tokenizer: Tokenizer, append_eos: bool | None, end: int | None) -> dict[str, list[int]]:
     """Returns the special tokens that the tokenizer puts around a text. If `append_eos` is set, EOS is added at the end or removed."""
-    tokens = text_side.special_tokens(tokenizer)
+    tokens = tokenizer_file.special_tokens(tokenizer)
     if append_eos is None:
         return tokens
     if end is None:

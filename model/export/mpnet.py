@@ -27,7 +27,7 @@ DEFAULT_POOLING = None
 REQUIRED = {"hidden_act": "gelu"}
 NAMES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}  # Names within attention.attn.
 FIRST_ROW = 2  # transformers numbers positions from here, regardless of pad_token_id.
-FARTHEST = 128  # Larger distances share one bucket: transformers' max_distance.
+MAX_DISTANCE = 128  # Larger distances share one bucket, as in transformers.
 BIAS = "encoder.relative_attention_bias.weight"
 
 
@@ -68,14 +68,14 @@ class RelativeBiasAttention(PackedAttention):
 
 
 def bias_by_distance(table: Tensor) -> Tensor:
-    """[buckets, heads] -> [heads, 2 FARTHEST + 1]. These are T5's bidirectional buckets: half of them are for keys to the right. Of each half, one half holds
-    single distances, and the other grows with the logarithm. Computed in float32 as in transformers, so that rounding puts distances
+    """[buckets, heads] -> [heads, 2 MAX_DISTANCE + 1]. These are T5's bidirectional buckets: half of them are for keys to the right. Of each half, one half
+    holds single distances, and the other grows with the logarithm. Computed in float32 as in transformers, so that rounding puts distances
     at the edge of a bucket into the same bucket."""
     half = table.size(0) // 2
     single = half // 2
-    distance = torch.arange(-FARTHEST, FARTHEST + 1)
+    distance = torch.arange(-MAX_DISTANCE, MAX_DISTANCE + 1)
     away = distance.abs()
-    by_logarithm = single + (torch.log(away.float() / single) / math.log(FARTHEST / single) * (half - single)).to(torch.long)
+    by_logarithm = single + (torch.log(away.float() / single) / math.log(MAX_DISTANCE / single) * (half - single)).to(torch.long)
     bucket = torch.where(away < single, away, by_logarithm.clamp(max=half - 1)) + half * (distance > 0)
     return table[bucket].t()
 

@@ -102,7 +102,7 @@ void ReadSizes(YamlMapping& root, ModelManifest& manifest) {
   }
 }
 
-void ReadTextSide(YamlMapping& root, ModelManifest& manifest) {
+void ReadTokensAndPrompts(YamlMapping& root, ModelManifest& manifest) {
   root.Section("special_tokens", [&manifest](YamlMapping& tokens) {
     tokens.Integers("prefix", manifest.special_prefix, 0, manifest.vocabulary_size - 1);
     tokens.Integers("suffix", manifest.special_suffix, 0, manifest.vocabulary_size - 1);
@@ -152,7 +152,7 @@ void ReadHeads(YamlMapping& root, ModelManifest& manifest) {
   root.Section("token_vectors", [&manifest](YamlMapping& section) { ReadTokenVectors(section, manifest); });
   if (manifest.pooling == Pooling::kNone && manifest.sparse_head == SparseHeadKind::kNone &&
       !manifest.token_vectors.has_value()) {
-    root.Fail("pooling", "is NONE, and there is no head that gives anything else");
+    root.Fail("pooling", "is NONE, but the manifest has neither sparse_head nor token_vectors");
   }
 }
 
@@ -182,7 +182,7 @@ void Read(YamlMapping& root, ModelManifest& manifest) {
               {{"MEAN", Pooling::kMean}, {"CLS", Pooling::kCls}, {"LAST", Pooling::kLast}, {"NONE", Pooling::kNone}});
   ReadSizes(root, manifest);
   ReadPositions(root, manifest);
-  ReadTextSide(root, manifest);
+  ReadTokensAndPrompts(root, manifest);
   ReadHeads(root, manifest);
   root.Flag("causal", manifest.causal);
   root.Choice("similarity_function", manifest.similarity_function,

@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kErrorCapacity = 512;
 constexpr size_t kTokenizerPieceBytes = 8 << 10;  // Takes one or two MiB of memory. Larger pieces are no faster.
 
-// What the callbacks of one call share. They must not throw, because exceptions must not unwind through Rust.
+// State that the callbacks of one call share. They must not throw, because exceptions must not unwind through Rust.
 struct Collected {
   const HoldMemory& hold;
   absl::Status held;

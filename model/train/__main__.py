@@ -17,7 +17,7 @@ from model.train.texts import DEBIAN_TEXTS  # noqa: E402
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    description = "Makes an encoder ready for long texts. The same command again goes on where it was stopped."
+    description = "Tunes an encoder for long texts. Run the same command again to continue a run that was stopped."
     parser = argparse.ArgumentParser(prog="model.train", description=description)
     recipes = parser.add_subparsers(dest="recipe", required=True)
     positions = recipes.add_parser("positions", help="new rows for the position table, as E5-Base-4k; short texts keep their vectors to the bit")
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Training failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        print("Stopped; run the same command again to continue.", file=sys.stderr)
         return 130
     return 0
 

@@ -12,7 +12,7 @@ import safetensors.torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model.export import architectures, checkpoints, sources, text_side
+from model.export import architectures, checkpoints, sources, tokenizer_file
 from model.export.export import chosen_prompts, default_prompt_name, pooling, trained_window
 from model.train.errors import TrainError
 
@@ -53,14 +53,14 @@ def load(name: str) -> Original:
         what = "Dense modules after pooling" if checkpoint.dense else f"the pooling {pooled_by}"
         raise TrainError(f"{name} has {what}, which training would lose; start from a checkpoint with one vector per text by mean or cls, without them.")
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
-    tokenizer_json = text_side.strip(checkpoint.tokenizer)
+    tokenizer_json = tokenizer_file.strip(checkpoint.tokenizer)
     prompts = chosen_prompts({}, known, checkpoint)
     return Original(
         # A checkpoint on the hub may change between two runs. Its label has the commit, once it has been loaded.
         identity=source.label if isinstance(source, sources.HubSource) else source.identity,
         config=checkpoint.config,
         tensors=checkpoint.tensors,
-        tokenizer_json=text_side.lower_cased(tokenizer_json) if checkpoint.lower_case else tokenizer_json,
+        tokenizer_json=tokenizer_file.lower_cased(tokenizer_json) if checkpoint.lower_case else tokenizer_json,
         architecture=architecture,
         window=trained_window({}, known, checkpoint, longest, 1),
         pooling=pooled_by,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from model.export import text_side
+from model.export import tokenizer_file
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ def plain(texts: list[list[int]]) -> list[Sequence]:
     return [Sequence(tokens, torch.arange(len(tokens), dtype=torch.float32)) for tokens in texts]
 
 
-class TextSide:
+class TextWrapper:
     """Adds special tokens and prompts to texts by the checkpoint's rules."""
 
     def __init__(self, tokenizer: Tokenizer, prompts: dict[str, str]):
         self.tokenizer = tokenizer
-        special = text_side.special_tokens(tokenizer)
+        special = tokenizer_file.special_tokens(tokenizer)
         self._suffix = special["suffix"]
         by_kind = {"query": prompts.get("query", ""), "passage": prompts.get("passage", prompts.get("document", ""))}
         self._prefix = {kind: special["prefix"] + tokenizer.encode(prompt, add_special_tokens=False).ids for kind, prompt in by_kind.items()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from model.train import batches
 from model.train.checkpoint import STRIDE_KEY, Original, full_config, without_buffers
 from model.train.corpus import Corpus
-from model.train.encoder import Sequence, TextSide, encode, log_scale, plain
+from model.train.encoder import Sequence, TextWrapper, encode, log_scale, plain
 from model.train.errors import TrainError
 from model.train.loop import Outcome
 
@@ -74,7 +74,7 @@ class Positions:
             raise TrainError(f"--stride {settings.stride} adds no rows; give at least 2.")
         self._original, self._window, self._pooling = original, original.window, original.pooling
         self._corpus, self._settings, self._seed, self._bfloat16 = corpus, settings, seed, bfloat16
-        self._text = TextSide(original.tokenizer, original.prompts)
+        self._text = TextWrapper(original.tokenizer, original.prompts)
         if self._text.room(self._window) < batches.SHORTEST_PIECE:
             raise TrainError(f"a trained window of {self._window} tokens leaves too little room next to the prompt.")
         self._plain, self._student = (original.architecture.build(original.config, original.tensors) for _ in range(2))

@@ -11,7 +11,7 @@ from model.export import e5_rope
 from model.export.check import rotations
 from model.train.checkpoint import Original, full_config, without_buffers
 from model.train.corpus import Corpus, joined
-from model.train.encoder import Sequence, TextSide, encode, plain
+from model.train.encoder import Sequence, TextWrapper, encode, plain
 from model.train.errors import TrainError
 from model.train.loop import Outcome
 
@@ -34,7 +34,7 @@ class Rotary:
         if original.config["model_type"] != "bert":
             raise TrainError(f"a rotary student is made from a BERT, but this checkpoint is a {original.config['model_type']}; choose another checkpoint.")
         self._original, self._corpus, self._seed, self._bfloat16 = original, corpus, seed, bfloat16
-        self._text = TextSide(original.tokenizer, original.prompts)
+        self._text = TextWrapper(original.tokenizer, original.prompts)
         self._plain = original.architecture.build(original.config, original.tensors)
         self._config = student_config(original)
         copied = {name: tensor.clone() for name, tensor in original.tensors.items()}  # A graph shares memory with the tensors that it is built from.

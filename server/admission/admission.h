@@ -74,7 +74,7 @@ class ModelBudget {
   std::map<std::string, int64_t> client_tokens_;  // Only clients that have tokens.
 };
 
-// The resources that a call asks for.
+// The resources that a call requests.
 struct ResourceRequest {
   std::string client;             // Any string that identifies the client.
   int64_t max_client_tokens = 0;  // Limit for all tokens of the client; 0 = none.

@@ -196,8 +196,8 @@ class Scheduler {
   void InviteHelpers(int more);
   void FinishBatch(Assignment& assignment);
   bool IsCancelled(const Batch& batch) const;
-  // Returns the time since the batch should have ended; 0 before that, or while the workers get too little CPU time to
-  // tell.
+  // Returns the time since the batch should have ended; 0 before that, or while the workers get too little CPU time for
+  // a judgment.
   absl::Duration Hanging(const Lane::RunningBatch& batch, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Results of a batch's sequences in their order: a row for each span, or a sparse vector for each sequence.
   struct Rows {

@@ -78,7 +78,7 @@ void CheckHttp(const YamlMapping& root, const HttpConfig& http) {
   const std::string& origin = http.allowed_origin;
   if (origin.empty() || origin == "*" || IsOrigin(origin)) return;
   root.Fail("http", absl::StrCat("allowed_origin is \"", absl::Utf8SafeCEscape(origin),
-                                 "\", which is no origin as browsers send it; write ",
+                                 "\", which is not an origin in the form that browsers send; write ",
                                  "SCHEME://HOST or SCHEME://HOST:PORT, without a slash at its end, or *"));
 }
 

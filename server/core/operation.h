@@ -97,17 +97,17 @@ struct StreamOptions {
   std::function<absl::Status()> check_end;
 };
 
-// Returns a method whose operations are SomeOperation(context, call, request, response). `context` must outlive it.
-template <typename SomeOperation, typename Context>
+// Returns a method whose operations are OperationType(context, call, request, response). `context` must outlive it.
+template <typename OperationType, typename Context>
 ApiMethod MakeMethod(std::string name, const Context& context) {
-  using Request = typename SomeOperation::Request;
-  using Response = typename SomeOperation::Response;
+  using Request = typename OperationType::Request;
+  using Response = typename OperationType::Response;
   return {.name = std::move(name),
           .request = &Request::default_instance(),
           .response = &Response::default_instance(),
           .make = [&context](const CallContext& call, google::protobuf::Message& request,
                              google::protobuf::Message& response) -> std::unique_ptr<Operation> {
-            return std::make_unique<SomeOperation>(context, call, static_cast<Request&>(request),
+            return std::make_unique<OperationType>(context, call, static_cast<Request&>(request),
                                                    static_cast<Response&>(response));
           }};
 }

@@ -72,8 +72,8 @@ class WorkerPool {
 
  private:
   static constexpr int64_t kLongBytes = 64 << 10;  // Text for about ten milliseconds of work.
-  // Text that takes much longer than the rest of its task, so that it tells the time for a byte. In a task with less,
-  // the time for its bytes is known, and the rest is overhead.
+  // A task with at least this much text measures the time per byte, because tokenizing takes most of its time. In a
+  // task with less text, the measured time per byte is subtracted, and the rest is overhead.
   static constexpr int64_t kMeasuredBytes = 4 << 10;
 
   struct Waiting {

@@ -55,7 +55,7 @@ absl::Status Overloaded(Overload reason, const OverloadDetails& details, absl::D
           retry_delay);
     case Overload::kQueueWait:
       return Exhausted("QUEUE_WAIT",
-                       absl::StrCat("the wait would be about ", Readable(details.expected_wait), "; the limit is ",
+                       absl::StrCat("the expected wait is about ", Readable(details.expected_wait), "; the limit is ",
                                     Readable(details.max_wait)),
                        retry_delay);
     case Overload::kClientShare:
@@ -90,14 +90,14 @@ absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Dur
 }
 
 absl::Status TooManyWatches(int64_t limit) {
-  return Exhausted("HEALTH_WATCHES", absl::StrCat("health is watched ", limit, " times, which is the limit"),
+  return Exhausted("HEALTH_WATCHES", absl::StrCat(limit, " Health.Watch calls are open, which is the limit"),
                    absl::Seconds(10));
 }
 
 absl::Status TooManyWatchesOfClient(int64_t watches, int64_t limit) {
   return Exhausted(
       "HEALTH_WATCHES",
-      absl::StrCat("this client watches health ", watches, " times, which is its share of at most ", limit, " watches"),
+      absl::StrCat("this client has ", watches, " Health.Watch calls open, which is its share of the limit of ", limit),
       absl::Seconds(10));
 }
 
@@ -127,7 +127,8 @@ absl::Status UnknownApiKey() {
 }
 
 absl::Status NotServing() {
-  return MakeError(absl::StatusCode::kUnavailable, "", "NOT_SERVING", "the server is not serving");
+  return MakeError(absl::StatusCode::kUnavailable, "", "NOT_SERVING",
+                   "the server is not serving; try again later, or another replica");
 }
 
 absl::Status ServerDraining() {
@@ -188,23 +189,23 @@ absl::Status ModelNotNamed(std::string_view field, std::span<const std::string> 
 absl::Status NoInputs(std::string_view field) { return Invalid(field, "NO_INPUTS", "is empty; at least 1 is needed"); }
 
 absl::Status TooManyInputs(std::string_view field, int64_t count, int64_t limit) {
-  return Invalid(field, "TOO_MANY_INPUTS", absl::StrCat("has ", count, " entries; the limit is ", limit, " a call"));
+  return Invalid(field, "TOO_MANY_INPUTS", absl::StrCat("has ", count, " entries; the limit per call is ", limit));
 }
 
 absl::Status TooManyVectorsInCall(int64_t vectors, int64_t limit) {
   return Invalid("inputs", "TOO_MANY_VECTORS",
-                 absl::StrCat("take ", vectors, " windows or spans together; the limit of a call is ", limit));
+                 absl::StrCat("have ", vectors, " windows or spans together; the limit per call is ", limit));
 }
 
 absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit) {
   return Invalid("inputs", "TOO_MANY_TOKENS",
-                 absl::StrCat("would run ", tokens, " tokens through the model; the limit of a call is ", limit));
+                 absl::StrCat("would run ", tokens, " tokens through the model; the limit per call is ", limit));
 }
 
 absl::Status TooManyTokens(int64_t tokens, int64_t limit) {
   return Invalid(
       "", "TOO_MANY_TOKENS",
-      absl::StrCat("has ", tokens, " tokens or more; the server's limit for a call leaves ", limit, " for this text"));
+      absl::StrCat("has ", tokens, " tokens or more; the server's limit per call leaves ", limit, " for this text"));
 }
 
 absl::Status PromptTooLarge(int64_t bytes, int64_t limit) {
@@ -220,9 +221,9 @@ absl::Status UnknownProfile(std::string_view field, std::string_view name, std::
 }
 
 absl::Status ProfileDoesNotFit(std::string_view field, std::string_view name, const absl::Status& reason) {
-  return Invalid(
-      field, ErrorReason(reason),
-      absl::StrCat("the profile \"", std::string(name), "\" does not fit this model: ", std::string(reason.message())));
+  return Invalid(field, ErrorReason(reason),
+                 absl::StrCat("this model does not support the profile \"", std::string(name),
+                              "\": ", std::string(reason.message())));
 }
 
 absl::Status ExtensionBesideAlias(std::string_view alias_field, std::string_view profile) {
@@ -237,12 +238,12 @@ absl::Status RequestTooLarge(uint64_t bytes, int64_t limit) {
 
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit) {
   return Invalid("inputs", "RESPONSE_TOO_LARGE",
-                 absl::StrCat("would be answered with ", bytes, " bytes of vectors; the limit of a call is ", limit));
+                 absl::StrCat("would be answered with ", bytes, " bytes of vectors; the limit per call is ", limit));
 }
 
 absl::Status AnswerTooLarge(std::string_view field, int64_t bytes, int64_t limit) {
   return Invalid(field, "RESPONSE_TOO_LARGE",
-                 absl::StrCat("the answer would have ", bytes, " bytes; the limit of an answer is ", limit));
+                 absl::StrCat("the answer would have ", bytes, " bytes; the limit per answer is ", limit));
 }
 
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit) {
@@ -268,7 +269,7 @@ absl::Status MissingContent(std::string_view field) {
 }
 
 absl::Status NoRanges(std::string_view field) {
-  return Invalid(field, "NO_RANGES", "is empty; options.spans.ranges needs at least 1 range an input");
+  return Invalid(field, "NO_RANGES", "is empty; options.spans.ranges needs at least 1 range per input");
 }
 
 absl::Status WindowVectorsNeedWindows() {
@@ -286,9 +287,9 @@ absl::Status InputTypeNeeded() {
 }
 
 absl::Status NotWithSparse(std::string_view field, std::string_view value, std::string_view instead) {
-  return Invalid(
-      field, "NOT_WITH_SPARSE",
-      absl::StrCat("is ", std::string(value), ", which options.output SPARSE does not take; ", std::string(instead)));
+  return Invalid(field, "NOT_WITH_SPARSE",
+                 absl::StrCat("is ", std::string(value), ", which options.output SPARSE does not support; ",
+                              std::string(instead)));
 }
 
 absl::Status MalformedJson(int64_t byte, int64_t bytes) {
@@ -340,9 +341,9 @@ absl::Status HeaderTooLarge(int64_t limit) {
 }
 
 absl::Status RequestTooSlow(absl::Duration limit) {
-  return Invalid(
-      "", "REQUEST_TOO_SLOW",
-      absl::StrCat("the request did not arrive: its header, and each 16 KiB of its body, may take ", Readable(limit)));
+  return Invalid("", "REQUEST_TOO_SLOW",
+                 absl::StrCat("the request is too slow: its header, and each 16 KiB of its body, must arrive within ",
+                              Readable(limit)));
 }
 
 absl::Status NotJson(std::string_view content_type) {
@@ -362,9 +363,9 @@ absl::Status BadTimeout(std::string_view value) {
 }
 
 absl::Status MethodNotAllowed(std::string_view method, std::string_view path, std::string_view allowed) {
-  return Invalid(
-      "", "METHOD_NOT_ALLOWED",
-      absl::StrCat(std::string(path), " does not take ", std::string(method), "; it takes ", std::string(allowed)));
+  return Invalid("", "METHOD_NOT_ALLOWED",
+                 absl::StrCat(std::string(path), " does not support ", std::string(method), "; it supports ",
+                              std::string(allowed)));
 }
 
 absl::Status UnknownPath(std::string_view path) {
@@ -382,23 +383,23 @@ absl::Status OptionsOnLaterMessage() {
 }
 
 absl::Status MissingId() {
-  return Invalid("id", "MISSING_ID", "is empty; a message of a stream needs one, which its answer repeats");
+  return Invalid("id", "MISSING_ID", "is empty; every message of a stream needs an id, which its answer repeats");
 }
 
 absl::Status PartsInterrupted(std::string_view id, std::string_view other_id) {
-  return Invalid(
-      "id", "PARTS_INTERRUPTED",
-      absl::StrCat("is \"", std::string(other_id), "\", but the last part of \"", std::string(id), "\" has not come"));
+  return Invalid("id", "PARTS_INTERRUPTED",
+                 absl::StrCat("is \"", std::string(other_id), "\", but the last part of \"", std::string(id),
+                              "\" has not arrived"));
 }
 
 absl::Status PartsNeedText() {
   return Invalid("more_parts", "MISPLACED_FIELD",
-                 "is set on this message or the one before; parts hold text, not token ids");
+                 "is set on this message or on the previous one; parts must be text, not token ids");
 }
 
 absl::Status PartsUnfinished(std::string_view id) {
   return Invalid("more_parts", "PARTS_INTERRUPTED",
-                 absl::StrCat("is set on the last message of the stream: \"", std::string(id), "\" is not whole"));
+                 absl::StrCat("is set on the last message of the stream: \"", std::string(id), "\" is incomplete"));
 }
 
 absl::Status StreamedTextTooLarge(int64_t bytes, int64_t limit) {

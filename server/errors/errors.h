@@ -83,7 +83,7 @@ absl::Status ExtensionBesideAlias(std::string_view alias_field, std::string_view
 absl::Status RequestTooLarge(uint64_t bytes, int64_t limit);
 // For vectors, whose size is known before the model runs.
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit);
-// For a message that is ready. `field` is that of the request that asks for so much; empty if it is not known.
+// For an answer that is complete. `field` is the field of the request that made the answer so large; empty if unknown.
 absl::Status AnswerTooLarge(std::string_view field, int64_t bytes, int64_t limit);
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit);
 // `path` is that of the message with the field; empty for the request itself.

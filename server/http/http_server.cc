@@ -15,11 +15,11 @@ namespace {
 
 constexpr absl::Duration kPollInterval = absl::Milliseconds(10);
 
-HttpTimes TimesOf(const ConnectionsConfig& connections) {
-  HttpTimes times{.header = connections.handshake_timeout, .stall = connections.keepalive};
-  times.idle = connections.max_idle > absl::ZeroDuration() ? connections.max_idle : absl::InfiniteDuration();
-  if (connections.max_age > absl::ZeroDuration()) times.max_age = connections.max_age;
-  return times;
+HttpTimeouts TimeoutsOf(const ConnectionsConfig& connections) {
+  HttpTimeouts timeouts{.receive = connections.handshake_timeout, .send = connections.keepalive};
+  timeouts.idle = connections.max_idle > absl::ZeroDuration() ? connections.max_idle : absl::InfiniteDuration();
+  if (connections.max_age > absl::ZeroDuration()) timeouts.max_age = connections.max_age;
+  return timeouts;
 }
 
 HostContext WithoutKeys(HostContext host) {
@@ -36,7 +36,7 @@ HttpServer::HttpServer(const ServerConfig& config, const HostContext& host, Rout
       context_{.routes = routes_,
                .host = host,
                .host_without_keys = host_without_keys_,
-               .times = TimesOf(config.connections),
+               .timeouts = TimeoutsOf(config.connections),
                .allowed_origin = config.http.allowed_origin},
       work_(io_.get_executor()),
       acceptor_(std::move(listening)) {

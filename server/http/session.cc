@@ -41,8 +41,8 @@ constexpr uint32_t kMaxHeaderBytes = 16 << 10;
 // No route that is a GET needs a body. GET /health needs no key either, and its body finds room beyond the ledger's
 // limit (admission/ledger.h).
 constexpr int64_t kMaxBodyBytesOfGet = 16 << 10;
-// A client is cut off if this many bytes of a body take longer than HttpTimes::header to arrive, or if it takes longer
-// than HttpTimes::stall to read this many bytes of an answer.
+// A client is cut off if this many bytes of a body take longer than HttpTimeouts::receive to arrive, or if it takes
+// longer than HttpTimeouts::send to read this many bytes of an answer.
 constexpr size_t kStep = 16 << 10;
 constexpr size_t kBufferBytes = 64 << 10;
 constexpr char kJson[] = "application/json";
@@ -132,13 +132,13 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (state_ != State::kReading) return End();
     error_code ignored;
     socket().cancel(ignored);  // Cancels the pending read. Its parser stays until the connection ends.
-    Refuse(RequestTooSlow(context_.times.header));
+    Refuse(RequestTooSlow(context_.timeouts.receive));
   }
 
   // --- Reading -------------------------------------------------------------------------------------------------------
 
   void Handshake() {
-    Expect(context_.times.header);
+    Expect(context_.timeouts.receive);
     if constexpr (kTls) stream_.async_handshake(asio::ssl::stream_base::server, Then(&Connection::OnHandshake));
   }
   void OnHandshake(error_code error) {
@@ -152,7 +152,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     state_ = State::kIdle;
     if (last_request_) return End();
     if (buffer_.size() > 0) return ReadHeader();
-    Expect(context_.times.idle);
+    Expect(context_.timeouts.idle);
     Watch();
   }
 
@@ -180,7 +180,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     parser_.emplace();
     parser_->header_limit(kMaxHeaderBytes);
     parser_->body_limit(std::numeric_limits<uint64_t>::max());  // The host has its own limit.
-    Expect(context_.times.header);
+    Expect(context_.timeouts.receive);
     http::async_read_header(stream_, buffer_, *parser_, Then(&Connection::OnHeader));
   }
   void OnHeader(error_code error, size_t) {
@@ -192,7 +192,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (const absl::Status status = CheckTransferEncoding(); !status.ok()) return Refuse(status);
     const bool old =
         parser_->get().version() < 11;  // HTTP/1.0 handles keep-alive differently; clients use HTTP/1.1 since 1997.
-    if (old || !parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.times.max_age)
+    if (old || !parser_->keep_alive() || context_.host.clock.Now() - opened_ > context_.timeouts.max_age)
       last_request_ = true;
     Dispatch();
   }
@@ -311,7 +311,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     const size_t read = parser_->get().body().size();
     if (read >= step_at_) {
       step_at_ = read + kStep;
-      Expect(context_.times.header);
+      Expect(context_.timeouts.receive);
     }
     http::async_read_some(stream_, buffer_, *parser_, Then(&Connection::OnBody));
   }
@@ -337,10 +337,11 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   // Called on any thread.
   void OnOutcome(UnaryHost::Outcome outcome) {
     auto shared = std::make_shared<UnaryHost::Outcome>(std::move(outcome));
-    asio::post(stream_.get_executor(), [self = this->shared_from_this(), shared] { self->Tell(std::move(*shared)); });
+    asio::post(stream_.get_executor(),
+               [self = this->shared_from_this(), shared] { self->SendOutcome(std::move(*shared)); });
   }
 
-  void Tell(UnaryHost::Outcome outcome) {
+  void SendOutcome(UnaryHost::Outcome outcome) {
     if (state_ == State::kEnded) {
       host_ = nullptr;
       return;
@@ -396,7 +397,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (!is_head_) body_.AppendTo(buffers_);
     written_ = 0;
     step_at_ = kStep;
-    Expect(context_.times.stall);
+    Expect(context_.timeouts.send);
     WriteSome();
   }
 
@@ -412,7 +413,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     buffers_.front() += bytes;
     if (written_ >= step_at_) {
       step_at_ = written_ + kStep;
-      Expect(context_.times.stall);
+      Expect(context_.timeouts.send);
     }
     WriteSome();
   }

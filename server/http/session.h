@@ -14,10 +14,10 @@
 namespace longembed {
 
 // Timeouts of a connection.
-struct HttpTimes {
-  absl::Duration header = absl::Seconds(5);           // For TLS, a request's header, and each 16 KiB of its body.
+struct HttpTimeouts {
+  absl::Duration receive = absl::Seconds(5);          // For TLS, a request's header, and each 16 KiB of its body.
   absl::Duration idle = absl::Minutes(30);            // Between requests.
-  absl::Duration stall = absl::Minutes(1);            // While a client does not read its answer.
+  absl::Duration send = absl::Minutes(1);             // For the client to read each 16 KiB of an answer.
   absl::Duration max_age = absl::InfiniteDuration();  // Age of a connection; the next answer closes it.
 };
 
@@ -26,7 +26,7 @@ struct HttpContext {
   const Routes& routes;
   const HostContext& host;
   const HostContext& host_without_keys;  // The same host without API keys.
-  HttpTimes times;
+  HttpTimeouts timeouts;
   std::string allowed_origin;  // Origin of web pages that may call (CORS): an origin, "*", or empty for none.
 };
 

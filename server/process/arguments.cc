@@ -139,7 +139,7 @@ absl::StatusOr<Words> ReadWords(std::span<char* const> arguments) {
 ProgramDescription DescribeServer(const std::string& version) {
   ProgramDescription program{
       .name = kName,
-      .summary = "serves text embeddings over gRPC",
+      .summary = "serves text embeddings over gRPC and HTTP",
       .version = version,
       .manual_section = 8,
       .sections = {

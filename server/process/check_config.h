@@ -16,13 +16,14 @@ namespace longembed {
 // Checks that the machine has what the config requires for one of its models, such as a device.
 using CheckMachine = std::function<absl::Status(const ServerConfig&, const ModelConfig&)>;
 
-// Adds a problem for every model that cannot be loaded on this machine, as far as its manifest tells, and for all that
-// refers to models: profiles, their aliases, prompts and tei. Takes milliseconds, while loading may take minutes.
+// Adds a problem for every model that its manifest shows to be unloadable on this machine, and for every key that
+// refers to models and does not match them: profiles, their aliases, prompts and tei. Takes milliseconds, while loading
+// may take minutes.
 void CheckModels(const ServerConfig& config, const CheckMachine& check_machine, Problems& problems);
 
-// Adds a problem for everything that would keep a server with this config from starting on this machine, as far as that
-// can be known without opening ports and loading weights. Checks limits, addresses, certificates, keys, profiles and
-// tei, and the manifest, tokenizer and files of each model.
+// Adds all problems that would keep a server with this config from starting on this machine, as far as they can be
+// found without opening ports and loading weights. Checks limits, addresses, certificates, keys, profiles and tei, and
+// the manifest, tokenizer and files of each model.
 void CheckStart(const ServerConfig& config, const CheckMachine& check_machine, Problems& problems);
 
 // Reads and checks the config. Writes the problems to `err`, one a line, or to `out` that there are none. Returns the

@@ -34,11 +34,11 @@ bool IsReloaded(const std::string& key) { return absl::StartsWith(key, "log."); 
 ConfigFile::ConfigFile(const std::string& path, const ServerConfig& running)
     : path_(path), running_(ConfigValues(running)), file_({path}, absl::Seconds(1)) {}
 
-void ConfigFile::Read(bool asked) {
+void ConfigFile::Read(bool requested) {
   const absl::StatusOr<ServerConfig> config = ReadConfig(path_);
-  const bool news = file_.IsNews(config.status());
+  const bool report = file_.ShouldReport(config.status());
   if (!config.ok()) {
-    if (!news && !asked) return;
+    if (!report && !requested) return;
     return Log(LogLevel::kWarning, "config reload failed; the old config stays in use",
                {{"why", absl::StrReplaceAll(config.status().message(), {{"\n", "; "}})}});
   }

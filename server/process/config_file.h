@@ -19,16 +19,16 @@ class ConfigFile {
   // Reloads the file if it has changed. Checks at most once a second. The first check reads the file, because it may
   // have changed while models were loading.
   void ReloadIfChanged() {
-    if (file_.Changed()) Read(/*asked=*/false);
+    if (file_.Changed()) Read(/*requested=*/false);
   }
 
   // Reads the file and applies its section `log`. Logs the names of the keys that were applied, and of other keys that
   // differ from what runs. A file that cannot be used changes nothing.
-  void Reload() { Read(/*asked=*/true); }
+  void Reload() { Read(/*requested=*/true); }
 
  private:
-  // `asked`: the caller wants a report, even if the file still cannot be opened.
-  void Read(bool asked);
+  // `requested`: the reload was requested, so a file that still cannot be opened is reported again.
+  void Read(bool requested);
 
   const std::string path_;
   std::map<std::string, std::string> running_;  // ConfigValues of what the server runs with.

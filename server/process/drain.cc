@@ -11,7 +11,7 @@ void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& m
            HttpServer* http) {
   constexpr absl::Duration kGrace = absl::Seconds(10);
   ForceExitAfter(config.drain_delay + config.drain_timeout + kGrace,
-                 "ended by force: something does not end after drain.timeout");
+                 "forced exit: shutdown did not finish within drain.timeout");
   monitor.SetServing(false);
   signals.AwaitSecondSignal(config.drain_delay);
   const auto is_forced = [&signals] { return signals.AwaitSecondSignal(absl::ZeroDuration()); };

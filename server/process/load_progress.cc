@@ -31,11 +31,11 @@ LoadProgress::LoadProgress(std::string model, Metrics& metrics, Health& health, 
       logged_(clock.Now()) {}
 
 std::function<void(double)> LoadProgress::Begin(LoadStage stage) {
-  Tell(stage, 0);
-  return [this, stage](double share) { Tell(stage, share); };
+  Report(stage, 0);
+  return [this, stage](double share) { Report(stage, share); };
 }
 
-void LoadProgress::Tell(LoadStage stage, double share) {
+void LoadProgress::Report(LoadStage stage, double share) {
   const auto number = static_cast<size_t>(stage);
   const double begins = kStages[number].begins;
   const double ratio = stage == LoadStage::kReady ? 1 : begins + share * (kStages[number + 1].begins - begins);

@@ -29,7 +29,7 @@ class LoadProgress {
   std::function<void(double)> Begin(LoadStage stage);
 
  private:
-  void Tell(LoadStage stage, double share);
+  void Report(LoadStage stage, double share);
 
   const std::string model_;
   Metrics& metrics_;

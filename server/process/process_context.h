@@ -26,7 +26,7 @@ struct ProcessContext {
   ProcessContext(const ProcessContext&) = delete;
   ProcessContext& operator=(const ProcessContext&) = delete;
 
-  // Opens what the config names, and checks it against the machine. Adds a problem for each thing that is wrong.
+  // Opens what the config names, and checks it against the machine. Adds every problem that it finds.
   void Open(const ServerConfig& config, Problems& problems);
 
   const HostLimits limits = ReadHostLimits();

@@ -13,7 +13,7 @@ namespace {
 
 void LogReload(const char* what, const absl::Status& status) {
   if (status.ok()) return Log(LogLevel::kInfo, "reloaded", {{"what", what}});
-  Log(LogLevel::kError, "not reloaded; what was loaded before stays in use",
+  Log(LogLevel::kError, "reload failed; the previous version stays in use",
       {{"what", what}, {"why", std::string(status.message())}});
 }
 

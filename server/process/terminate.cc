@@ -53,9 +53,9 @@ void WriteFatal(const char* problem, const char* remedy) {
     WriteFatal(problem, "; raise the limits of processes (ulimit -u, pids.max) and of memory");
     _exit(EXIT_FAILURE);
   } catch (const std::exception& error) {
-    WriteFatal(error.what(), " (a defect)");
+    WriteFatal(error.what(), " (a bug)");
   } catch (...) {
-    WriteFatal("an exception of unknown type", " (a defect)");
+    WriteFatal("an exception of unknown type", " (a bug)");
   }
   std::abort();
 }

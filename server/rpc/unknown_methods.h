@@ -6,7 +6,8 @@
 
 namespace longembed {
 
-// To be registered with a server, which it must outlive. It looks at no key, because it tells nothing but the name.
+// Register it with a server, which it must outlive. It requires no API key, because its answer holds only the method's
+// own name.
 class UnknownMethods final : public grpc::CallbackGenericService {
  public:
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;

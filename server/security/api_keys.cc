@@ -16,7 +16,7 @@
 namespace longembed {
 namespace {
 
-constexpr absl::Duration kKeysLookInterval = absl::Seconds(1);
+constexpr absl::Duration kKeysCheckInterval = absl::Seconds(1);
 
 std::array<unsigned char, 32> Sha256(std::string_view text) {
   std::array<unsigned char, 32> digest{};
@@ -91,7 +91,7 @@ const ApiKey* FindApiKey(const std::vector<ApiKey>& keys, std::string_view prese
 }
 
 ApiKeyStore::ApiKeyStore(const std::string& path, OnReload on_reload)
-    : path_(path), on_reload_(std::move(on_reload)), file_({path}, kKeysLookInterval) {}
+    : path_(path), on_reload_(std::move(on_reload)), file_({path}, kKeysCheckInterval) {}
 
 absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string& path, OnReload on_reload) {
   std::unique_ptr<ApiKeyStore> store(new ApiKeyStore(path, std::move(on_reload)));
@@ -105,20 +105,20 @@ absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string
 
 std::shared_ptr<const ApiKeyStore::Keys> ApiKeyStore::Current() {
   const MutexLock lock(mutex_);
-  if (file_.Changed()) Read(/*asked=*/false);
+  if (file_.Changed()) Read(/*requested=*/false);
   return keys_;
 }
 
 void ApiKeyStore::Reload() {
   const MutexLock lock(mutex_);
-  Read(/*asked=*/true);
+  Read(/*requested=*/true);
 }
 
-void ApiKeyStore::Read(bool asked) {
+void ApiKeyStore::Read(bool requested) {
   absl::StatusOr<Keys> read = ReadApiKeys(path_);
   const absl::Status status = read.status();
   if (read.ok()) keys_ = std::make_shared<const Keys>(*std::move(read));
-  if (const bool news = file_.IsNews(status); on_reload_ && (news || asked)) on_reload_(status);
+  if (const bool report = file_.ShouldReport(status); on_reload_ && (report || requested)) on_reload_(status);
 }
 
 std::shared_ptr<const ApiKey> ApiKeyStore::Find(std::string_view presented) {

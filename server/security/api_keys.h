@@ -60,8 +60,8 @@ class ApiKeyStore {
 
   ApiKeyStore(const std::string& path, OnReload on_reload);
   std::shared_ptr<const Keys> Current();
-  // `asked`: the caller wants a report, even if the file still cannot be opened.
-  void Read(bool asked) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // `requested`: the reload was requested, so a file that still cannot be opened is reported again.
+  void Read(bool requested) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string path_;
   const OnReload on_reload_;

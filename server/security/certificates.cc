@@ -15,7 +15,7 @@
 namespace longembed {
 namespace {
 
-constexpr absl::Duration kCertificatesLookInterval = absl::Seconds(1);
+constexpr absl::Duration kCertificatesCheckInterval = absl::Seconds(1);
 
 using X509Ptr = std::unique_ptr<X509, decltype(&X509_free)>;
 
@@ -124,7 +124,7 @@ absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, abs
 CertificateStore::CertificateStore(const CertificatePaths& paths, OnReload on_reload)
     : paths_(paths),
       on_reload_(std::move(on_reload)),
-      files_({paths.certificate, paths.key, paths.client_ca}, kCertificatesLookInterval) {}
+      files_({paths.certificate, paths.key, paths.client_ca}, kCertificatesCheckInterval) {}
 
 absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(const CertificatePaths& paths,
                                                                          OnReload on_reload) {
@@ -146,7 +146,7 @@ std::shared_ptr<const Certificates> CertificateStore::Current() {
 
 void CertificateStore::Reload() {
   const MutexLock lock(mutex_);
-  asked_ = true;
+  requested_ = true;
   Read(/*second_try=*/false);
 }
 
@@ -163,11 +163,11 @@ void CertificateStore::Read(bool second_try) {
   second_try_at_ = WatchedFiles::SteadyTime::max();
   retry_at_ = absl::InfiniteFuture();
   if (!loaded.ok() && !second_try) {
-    second_try_at_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kCertificatesLookInterval);
+    second_try_at_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kCertificatesCheckInterval);
     return;
   }
   absl::Status status = loaded.status();
-  const bool news = files_.IsNews(status), asked = std::exchange(asked_, false);
+  const bool report = files_.ShouldReport(status), requested = std::exchange(requested_, false);
   if (loaded.ok()) status = TooEarly(*loaded, now);
   if (status.ok()) {
     loaded->generation = current_->generation + 1;
@@ -175,7 +175,7 @@ void CertificateStore::Read(bool second_try) {
   } else if (loaded.ok()) {
     retry_at_ = std::min(loaded->not_before, current_->not_after);
   }
-  if (on_reload_ && (news || asked)) on_reload_(*current_, status);
+  if (on_reload_ && (report || requested)) on_reload_(*current_, status);
 }
 
 }  // namespace longembed

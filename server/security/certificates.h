@@ -66,7 +66,7 @@ class CertificateStore {
   std::shared_ptr<const Certificates> current_ ABSL_GUARDED_BY(mutex_);
   WatchedFiles::SteadyTime second_try_at_ ABSL_GUARDED_BY(mutex_) = WatchedFiles::SteadyTime::max();
   absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // By the wall clock.
-  bool asked_ ABSL_GUARDED_BY(mutex_) = false;  // Reload was called, and its outcome is not reported yet.
+  bool requested_ ABSL_GUARDED_BY(mutex_) = false;  // Reload was called, and its outcome is not reported yet.
 };
 
 }  // namespace longembed

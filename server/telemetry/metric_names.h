@@ -12,7 +12,8 @@ struct Name {
 
 // Calls. Labels: method, code (a gRPC status name), model (empty if the call named no model of this server).
 inline constexpr Name kRequests{"longembed_requests_total", "Calls answered."};
-inline constexpr Name kRequestDuration{"longembed_request_duration_seconds", "From a call's arrival to its answer."};
+inline constexpr Name kRequestDuration{"longembed_request_duration_seconds",
+                                       "Time from a call's arrival to its answer."};
 inline constexpr Name kRequestsInFlight{"longembed_requests_in_flight",
                                         "Calls that have arrived and have no answer yet."};
 
@@ -24,23 +25,23 @@ inline constexpr Name kTruncatedTokens{"longembed_truncated_tokens_total",
 inline constexpr Name kSequences{"longembed_sequences_total",
                                  "Sequences of the inputs embedded, by positions method."};  // model, method
 inline constexpr Name kTokenizationDuration{"longembed_tokenization_duration_seconds",
-                                            "Tokenizing and planning the inputs of one call."};
+                                            "Time to tokenize and plan the inputs of one call."};
 inline constexpr Name kTokenizationWait{"longembed_tokenization_wait_seconds",
-                                        "Wait of a call for a thread that tokenizes."};
+                                        "Time that a call waits for a tokenizing thread."};
 
 // The queue for tokenizing threads, for all models together.
 inline constexpr Name kTokenizationTasks{"longembed_tokenization_queue_tasks",
-                                         "Calls that wait for a thread that tokenizes."};
+                                         "Calls that wait for a tokenizing thread."};
 
 // The model's queue and its batches. Label: model.
 inline constexpr Name kQueueDuration{"longembed_queue_duration_seconds",
-                                     "Wait of a sequence from its job's submission to its batch."};
-inline constexpr Name kQueueJobs{"longembed_queue_jobs", "Jobs (calls) with sequences that wait."};
-inline constexpr Name kQueueTokens{"longembed_queue_tokens", "Tokens of the sequences that wait."};
+                                     "Time that a sequence waits, from its job's submission to its batch."};
+inline constexpr Name kQueueJobs{"longembed_queue_jobs", "Jobs (calls) with waiting sequences."};
+inline constexpr Name kQueueTokens{"longembed_queue_tokens", "Tokens of the waiting sequences."};
 inline constexpr Name kQueueAge{"longembed_queue_oldest_seconds",
-                                "Age of the job that waits longest; 0 when none does."};
+                                "Age of the job that has waited longest; 0 if none waits."};
 inline constexpr Name kBatchesRunning{"longembed_batches_running", "Batches that workers are encoding."};
-inline constexpr Name kInferenceDuration{"longembed_inference_duration_seconds", "Encoding one batch."};
+inline constexpr Name kInferenceDuration{"longembed_inference_duration_seconds", "Time to encode one batch."};
 inline constexpr Name kBatchTokens{"longembed_batch_tokens", "Tokens in a batch."};
 inline constexpr Name kBatchSequences{"longembed_batch_sequences", "Sequences in a batch."};
 
@@ -48,12 +49,12 @@ inline constexpr Name kBatchSequences{"longembed_batch_sequences", "Sequences in
 inline constexpr Name kRejected{"longembed_rejected_total", "Calls refused with RESOURCE_EXHAUSTED."};  // model, reason
 inline constexpr Name kExpectedWait{
     "longembed_expected_wait_seconds",
-    "Expected wait of a new interactive call, the tokenizer's queue included."};  // model
+    "Expected queueing delay of a new interactive call, the tokenizer's queue included."};  // model
 inline constexpr Name kQueueWaitLimit{"longembed_queue_wait_limit_seconds",
                                       "The config's limits.max_queue_wait."};  // model
 inline constexpr Name kHeldBytes{"longembed_held_bytes",
-                                 "Bytes that calls hold, as limits.max_pending_bytes counts them: of calls, requests, "
-                                 "tokenizer, plans, answers."};  // kind
+                                 "Bytes that calls hold, counted by limits.max_pending_bytes: fixed cost of calls, "
+                                 "requests, tokenizer, plans, answers."};  // kind
 inline constexpr Name kAuthenticationFailures{"longembed_authentication_failures_total",
                                               "Calls refused because their API key is missing or unknown."};  // reason
 inline constexpr Name kClientTokens{"longembed_client_tokens_total",
@@ -70,23 +71,24 @@ inline constexpr Name kServing{"longembed_serving", "1 while health is SERVING."
 inline constexpr Name kCertificateExpiry{"longembed_tls_certificate_expiry_timestamp_seconds",
                                          "When the certificate in use expires, since the Unix epoch."};
 inline constexpr Name kTlsReloads{"longembed_tls_reloads_total",
-                                  "Changes of the certificate files that were loaded or refused."};  // result
+                                  "Reloads of changed certificate files, by result."};  // result
 inline constexpr Name kApiKeyReloads{"longembed_api_key_reloads_total",
-                                     "Changes of the file of API keys that were loaded or refused."};  // result
+                                     "Reloads of the changed file of API keys, by result."};  // result
 inline constexpr Name kLogLinesDropped{"longembed_log_lines_dropped_total",
-                                       "Lines of the log that standard error did not accept."};
+                                       "Log lines lost because the reader of standard error stalled or is gone."};
 inline constexpr Name kSpansDropped{"longembed_spans_dropped_total", "Spans that were not exported."};  // reason
 
 // The process.
 inline constexpr Name kBuildInfo{"longembed_build_info", "1, with the versions as labels."};
 inline constexpr Name kResidentMemory{"process_resident_memory_bytes", "Resident memory."};
-inline constexpr Name kMemoryLimit{"longembed_memory_limit_bytes", "Memory limit of its cgroup."};
+inline constexpr Name kMemoryLimit{"longembed_memory_limit_bytes",
+                                   "Lowest memory limit of the process's control group and those above it."};
 inline constexpr Name kHeapInUse{"process_heap_in_use_bytes", "Allocated with malloc and not freed."};
 inline constexpr Name kVirtualMemory{"process_virtual_memory_bytes", "Virtual memory."};
 inline constexpr Name kCpuSeconds{"process_cpu_seconds_total", "User and system CPU time."};
 inline constexpr Name kStartTime{"process_start_time_seconds", "Start time since the Unix epoch."};
 inline constexpr Name kOpenFds{"process_open_fds", "Open file descriptors."};
-inline constexpr Name kMaxFds{"process_max_fds", "Most file descriptors the process may open."};
+inline constexpr Name kMaxFds{"process_max_fds", "Limit of open file descriptors."};
 inline constexpr Name kThreads{"process_threads", "Threads."};
 
 }  // namespace longembed::metric

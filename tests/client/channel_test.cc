@@ -10,7 +10,7 @@
 namespace longembed::client {
 namespace {
 
-TEST(ChannelTest, KnowsThisMachine) {
+TEST(ChannelTest, RecognizesAddressesOfThisMachine) {
   for (const char* target : {"127.0.0.1:50051",
                              "127.0.0.1",
                              "127.9.9.9:1",

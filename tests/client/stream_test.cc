@@ -88,7 +88,7 @@ TEST_F(StreamTest, CanBeAbandonedWhereTheServerDoesNotRead) {
   EXPECT_LT(absl::Now() - started, absl::Minutes(1));
 }
 
-TEST_F(StreamTest, GoesOnWhereTheServerEndsStreamsThatAreTooOld) {
+TEST_F(StreamTest, OpensAnotherStreamAfterMaxAge) {
   service_.EndStreamsAfter(3, {grpc::StatusCode::UNAVAILABLE, "a stream may last for 10m", "details"});
   const absl::Status status = Embed(60, {.max_in_flight = 8});
   EXPECT_TRUE(status.ok()) << status;
@@ -97,7 +97,7 @@ TEST_F(StreamTest, GoesOnWhereTheServerEndsStreamsThatAreTooOld) {
   EXPECT_EQ(service_.calls(), 20);  // This is more than the attempts of a RetryPolicy, but every stream made progress.
 }
 
-TEST_F(StreamTest, GoesOnWhereAStreamThatIsTooOldHadNothingToAnswer) {
+TEST_F(StreamTest, OpensAnotherStreamAfterMaxAgeWithoutAnAnswer) {
   service_.EndStreamsAfter(1, {grpc::StatusCode::UNAVAILABLE, "a stream may last for 10m", "details"});
   const absl::Status status = Embed(10, {.max_in_flight = 1});
   EXPECT_TRUE(status.ok()) << status;
@@ -134,7 +134,7 @@ TEST_F(StreamTest, GrpcOpensNoStreamAgain) {
   EXPECT_EQ(service_.calls(), 1);
 }
 
-TEST_F(StreamTest, ALimitIsNoOverload) {
+TEST_F(StreamTest, ResourceExhaustedWithoutARetryDelayIsFinal) {
   service_.FailNext({{grpc::RESOURCE_EXHAUSTED, "larger than max"}, ""});
   EXPECT_EQ(Embed(1, {}).code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(service_.calls(), 1);

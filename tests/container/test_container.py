@@ -212,7 +212,7 @@ def test_instructions_over_several_lines():
     ("FROM a\nADD x y", "ADD"), ("RUN x", "before the first FROM"), ("FROM a\nFRM b", "FRM"), ("FROM a\nRUN cat <<EOF\nx\nEOF", "here-documents"),
     ("FROM a AS x\nFROM b AS x", "exists already"), ("FROM a\nCOPY --link x y", "--link"), ("FROM a\nCOPY --exclude=z x y", "--exclude"), ("", "no FROM"),
 ])  # fmt: skip
-def test_what_is_not_known_is_an_error(text, words):
+def test_unknown_syntax_of_dockerfiles_is_an_error(text, words):
     with pytest.raises(DockerfileError, match=words):
         parse(text)
 
@@ -386,7 +386,7 @@ def test_a_missing_library_is_found(image):
     ("usr/local/lib/longembed/libextra.so.1", "no library is there for nothing: usr/local/lib/longembed/libextra.so.1"),
     ("usr/bin/python3", "no Python"), ("usr/bin/sh", "no other program, no shell"),
 ])  # fmt: skip
-def test_what_does_not_belong_is_found(image, name, words):
+def test_superfluous_files_are_found(image, name, words):
     added = image / "root" / name
     added.parent.mkdir(exist_ok=True)
     shutil.copy(image / "root/usr/lib/x86_64-linux-gnu/libz.so.1", added)

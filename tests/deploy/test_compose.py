@@ -27,7 +27,7 @@ def seconds(duration: str) -> int:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_is_mounted_exists_and_is_read_only(service):
+def test_mounted_files_exist_and_are_read_only(service):
     entries = [entry.split(":") for entry in SERVICES[service]["volumes"]]
     assert mounts(service) and all(source.is_file() for source in mounts(service).values())
     assert all(entry[2:] == ["ro"] if entry[0].startswith(".") else entry[0] in COMPOSE["volumes"] for entry in entries)

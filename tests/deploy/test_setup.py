@@ -265,7 +265,7 @@ def test_an_exported_model_with_an_own_libtorch_needs_no_python(tmp_path, libtor
 
 
 @pytest.mark.parametrize("libtorch, configured", [("", ["OFF", "ON"]), ("/opt/libtorch", ["ON"])])
-def test_what_needs_no_libtorch_is_compiled_before_libtorch_is_there(tmp_path, libtorch, configured):
+def test_targets_without_libtorch_are_compiled_while_it_is_downloaded(tmp_path, libtorch, configured):
     script = f"""venv={tmp_path}
     configure() {{ case "$*" in *LONGEMBED_TORCH=OFF*) echo OFF ;; *) echo ON ;; esac; }}
     compile() {{ echo "compiles $*"; mkdir -p $venv/bin; touch $venv/bin/python; chmod +x $venv/bin/python; mark_installed libtorch "$(torch_requirement) $device"; }}
@@ -314,7 +314,7 @@ def test_a_server_that_ends_is_not_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize("argument", ["--help", "-h", "--model=e5-small-v2", ""])
-def test_setup_refuses_what_is_no_model_before_it_installs(argument):
+def test_setup_refuses_unknown_models_before_it_installs(argument):
     done = subprocess.run([ROOT / "deploy/setup.sh", argument], capture_output=True, text=True, env={"PATH": "/nowhere:/usr/bin:/bin", "HOME": "/root"})
     assert done.returncode == 1 and f"unknown argument '{argument}'; usage: deploy/setup.sh [MODEL...]" in done.stderr
 

@@ -38,7 +38,7 @@ void ExpectPositions(const ModelManifest& model) {
   }
 }
 
-void ExpectTextSide(const ModelManifest& model) {
+void ExpectTokensAndPrompts(const ModelManifest& model) {
   for (const auto* ids : {&model.special_prefix, &model.special_suffix}) {
     for (const int32_t id : *ids) FUZZ_EXPECT(id >= 0 && id < model.vocabulary_size);
   }
@@ -72,7 +72,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   ExpectSizes(*model);
   ExpectPositions(*model);
-  ExpectTextSide(*model);
+  ExpectTokensAndPrompts(*model);
   PlanOneToken(*model);
   return 0;
 }

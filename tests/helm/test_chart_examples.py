@@ -55,7 +55,7 @@ def test_kubeconform(schemas, example):
     assert answer["summary"] == {"valid": len(manifests.documents), "invalid": 0, "errors": 0, "skipped": 0}, answer["resources"]
 
 
-def test_kubeconform_knows_the_kubernetes_that_helm_is_told():
+def test_kubeconform_and_helm_use_one_kubernetes_version():
     assert KUBERNETES_MODULE[1] == f"v{KUBERNETES}" and len(CUSTOM) == 4
 
 

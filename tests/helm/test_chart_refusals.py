@@ -150,8 +150,8 @@ REFUSED = {
         model(source={"persistentVolumeClaim": {"claimName": "c", "subPath": "../other"}}), "/models/0/source/persistentVolumeClaim/subPath"),
     "a model image with a mutable tag": (model(source={"imageVolume": {"reference": "models/m:latest"}}), "/models/0/source/imageVolume/reference"),
     "a model image without a version": (model(source={"initContainer": {"image": "models/m"}}), "/models/0/source/initContainer/image"),
-    "a tei model that is not served": ({"config": {"tei": {"model": "other"}}}, "config.tei.model other is none of models: e5-small-v2"),
-    "a tei profile of a model that is not served": ({"config": {"tei": {"model": "other:archive"}}}, "config.tei.model other:archive is none of models"),
+    "a tei model that is not served": ({"config": {"tei": {"model": "other"}}}, "config.tei.model other is not one of models: e5-small-v2"),
+    "a tei profile of a model that is not served": ({"config": {"tei": {"model": "other:archive"}}}, "config.tei.model other:archive is not one of models"),
     "an image's name with its tag": ({"image": {"repository": "registry:5000/longembed:0.2.0"}}, "/image/repository"),
     "an image's name with its digest": ({"image": {"repository": f"registry/longembed@sha256:{HASH}"}}, "/image/repository"),
     "an image with a mutable tag": ({"image": {"tag": "latest"}}, "/image/tag"),
@@ -192,7 +192,7 @@ REFUSED = {
     "a volume of the chart's": ({"extraVolumes": [{"name": "tmp", "emptyDir": {}}]}, "extraVolumes[0].name tmp is the name of another volume of the pod"),
     "a volume twice": (
         {"extraVolumes": [{"name": "a", "emptyDir": {}}, {"name": "a", "emptyDir": {}}]}, "extraVolumes[1].name a is the name of another volume of the pod"),
-    "a mount of no volume": ({"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]}, "extraVolumeMounts[0].name a is none of extraVolumes: "),
+    "a mount of no volume": ({"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]}, "extraVolumeMounts[0].name a is not one of extraVolumes: "),
     "a mount over the chart's": (
         {"extraVolumes": [{"name": "a", "emptyDir": {}}], "extraVolumeMounts": [{"name": "a", "mountPath": "/etc/longembed/"}]},
         "extraVolumeMounts[0].mountPath /etc/longembed/ is mounted already"),
@@ -246,21 +246,21 @@ REFUSED = {
         relabeled(relabelings=[{"action": "hashmod", "targetLabel": "shard"}]), "serviceMonitor.relabelings[0] needs modulus for the action hashmod"),
     "scrapes without an interval": (relabeled(interval="0s", scrapeTimeout="0s"), "/serviceMonitor/interval"),
     "an alert that there is not": (
-        {"prometheusRule": {"disabled": ["LongembedSlow", "LongembedSlo"]}}, "prometheusRule.disabled[1] LongembedSlo is none of the alerts: LongembedAbsent, "),
+        {"prometheusRule": {"disabled": ["LongembedSlow", "LongembedSlo"]}}, "prometheusRule.disabled[1] LongembedSlo is not one of the alerts: LongembedAbsent, "),
     "spans that the network policy keeps in": (
         {"config": {"tracing": {"endpoint": "collector:4317"}}},
-        "config.tracing.endpoint collector:4317: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector"),
+        "config.tracing.endpoint collector:4317: the network policy blocks the export of spans, because networkPolicy.egress is empty; name the collector"),
     "spans to a name that begins like this machine's": (
-        {"config": {"tracing": {"endpoint": "localhost.example:4317"}}}, "config.tracing.endpoint localhost.example:4317: the network policy keeps spans in"),
+        {"config": {"tracing": {"endpoint": "localhost.example:4317"}}}, "config.tracing.endpoint localhost.example:4317: the network policy blocks the export of spans"),
     "spans to a variable's collector that the network policy keeps in": (
         {"env": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://$(NODE):4317"}]},
-        "env[0], OTEL_EXPORTER_OTLP_ENDPOINT http://$(NODE):4317: the network policy keeps spans in"),
+        "env[0], OTEL_EXPORTER_OTLP_ENDPOINT http://$(NODE):4317: the network policy blocks the export of spans"),
     "spans to a secret's collector that the network policy keeps in": (
         {"env": [{"name": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]},
-        "env[0], OTEL_EXPORTER_OTLP_TRACES_ENDPOINT (valueFrom): the network policy keeps spans in"),
+        "env[0], OTEL_EXPORTER_OTLP_TRACES_ENDPOINT (valueFrom): the network policy blocks the export of spans"),
     "a variable that moves the collector out of the pod": (
         {"config": {"tracing": {"endpoint": "localhost:4317"}}, "env": [{"name": "LONGEMBED__TRACING__ENDPOINT", "value": "collector:4317"}]},
-        "env[0], LONGEMBED__TRACING__ENDPOINT collector:4317: the network policy keeps spans in"),
+        "env[0], LONGEMBED__TRACING__ENDPOINT collector:4317: the network policy blocks the export of spans"),
     "a variable that keeps new pods without load": (
         {"autoscaling": {"hpa": {"enabled": True}}, "env": [{"name": "LONGEMBED__CONNECTIONS__MAX_AGE", "value": "0s"}]},
         "env[0].name LONGEMBED__CONNECTIONS__MAX_AGE would override what the chart sets or checks"),

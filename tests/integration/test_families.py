@@ -23,7 +23,7 @@ import explicit_model  # noqa: E402
 import tiny_checkpoints  # noqa: E402
 from explicit_model import Shape, unit  # noqa: E402
 
-from model.export import architectures, export, heads, manifest, sources, text_side  # noqa: E402
+from model.export import architectures, export, heads, manifest, sources, tokenizer_file  # noqa: E402
 
 LO = tiny_checkpoints.WINDOW
 POOLING = {
@@ -63,7 +63,7 @@ def write_model(folder: Path, checkpoint: sources.Checkpoint, pooling: str, dens
     folder.mkdir()
     contract = SimpleNamespace(build=build, SIGNATURE=architecture.SIGNATURE, ARCHITECTURE=architecture.ARCHITECTURE)
     (folder / manifest.ENCODER).write_bytes(export.script(contract, checkpoint))
-    (folder / manifest.TOKENIZER).write_text(text_side.strip(checkpoint.tokenizer), encoding="utf-8")
+    (folder / manifest.TOKENIZER).write_text(tokenizer_file.strip(checkpoint.tokenizer), encoding="utf-8")
     manifest.write(
         folder,
         {

@@ -202,7 +202,7 @@ def test_tei_info_is_tei_v1(web, tei):
 
 
 @pytest.mark.parametrize("path, body", [("/embed", {"inputs": []}), ("/embed_all", {"inputs": []}), ("/tokenize", {"inputs": []}), ("/decode", {"ids": []})])
-def test_tei_calls_an_empty_list_empty(web, path, body):
+def test_an_empty_list_has_teis_error(web, path, body):
     error = web.refused(path, body, 400)
     assert (error["error_type"], error["reason"]) == ("Empty", "NO_INPUTS")
 
@@ -404,7 +404,7 @@ def test_texts_arrive_as_they_are(web, embed, text):
 
 
 @pytest.mark.parametrize("text", [rb"\ud800", rb"\udc00\ud800", b"\xff", b"\xed\xa0\x80", b"\n", rb"\x41"], ids=repr)
-def test_what_is_no_json_text_is_refused(web, text):
+def test_invalid_json_is_refused(web, text):
     body = b'{"input": "a ' + text + b'", "model": "e5-small-v2"}'
     error = web.refused("/v1/embeddings", body, 400)["error"]
     assert error["code"] == "MALFORMED_JSON" and re.search(r"at byte \d+ of", error["message"])

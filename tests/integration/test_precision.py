@@ -97,11 +97,11 @@ def test_the_lowest_kernels_can_be_chosen(embed, reference, precision, least, me
     assert cosines.min() >= least and (precision != "int8" or model.precision_check.mean_cosine >= mean)
 
 
-def test_kernels_that_are_not_there_stop_the_start(tmp_path):
+def test_unavailable_kernels_end_the_start(tmp_path):
     with pytest.raises(RuntimeError, match="no kernels .*avx9.*; it has"):
         start_server(tmp_path, [MODEL], "cpu_kernels: avx9\n")
 
 
-def test_a_precision_that_is_not_there_stops_the_start(tmp_path):
+def test_an_unavailable_precision_ends_the_start(tmp_path):
     with pytest.raises(RuntimeError, match="fp16 is for CUDA"):
         start_server(tmp_path, [MODEL], model_options="precision: fp16")

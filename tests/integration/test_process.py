@@ -106,7 +106,7 @@ def test_no_other_signal_ends_a_load(stuck):
     assert process.poll() is None
 
 
-def test_every_problem_is_told_before_a_model_is_opened(stuck, tmp_path):
+def test_every_problem_is_reported_before_a_model_is_opened(stuck, tmp_path):
     """Loading the model would hang, so the problems must be reported without waiting for it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -125,7 +125,7 @@ def test_every_problem_is_told_before_a_model_is_opened(stuck, tmp_path):
         assert any(said in line for line in told), said
 
 
-def test_too_few_descriptors_are_told_before_a_model_is_opened(stuck, tmp_path):
+def test_too_few_descriptors_are_reported_before_a_model_is_opened(stuck, tmp_path):
     stuck()[0].kill()
     process = subprocess.run(["sh", "-c", f"ulimit -n 300; exec {SERVER} --config {tmp_path}/config.yaml"], stderr=subprocess.PIPE, text=True, timeout=60)
     assert process.returncode == 1
@@ -226,7 +226,7 @@ def test_a_stalled_log_holds_up_no_call_and_no_drain(tmp_path, pb):
         os.close(reader), os.close(writer)
 
 
-def test_quit_drains_and_others_change_nothing(tmp_path, pb):
+def test_sigquit_drains_and_other_signals_are_ignored(tmp_path, pb):
     running = start_server(tmp_path, ["e5-small-v2"])
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         crowd = pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 40)
@@ -240,7 +240,7 @@ def test_quit_drains_and_others_change_nothing(tmp_path, pb):
     assert '"event":"draining","signal":"SIGQUIT"' in running.log.read_text()
 
 
-def test_hup_reads_again_and_names_what_needs_a_restart(tmp_path, pb):
+def test_sighup_reloads_and_names_keys_that_need_a_restart(tmp_path, pb):
     keys = tmp_path / "keys.yaml"
     keys.write_text("keys: [{name: a, key: first}]\n")
     running = start_server(tmp_path, ["e5-small-v2"], f"reflection: false\napi_keys: {keys}\nlog: {{level: info}}\n")

@@ -295,7 +295,7 @@ def test_embed_stream_answers_what_embed_does(stub, pb):
         assert answers[id_].recipe == unary.recipe and answers[id_].prompt == "passage: "
 
 
-def test_a_stream_is_told_to_go_elsewhere_when_the_server_drains(tmp_path, pb):
+def test_a_stream_ends_with_unavailable_when_the_server_drains(tmp_path, pb):
     running = start_server(tmp_path, ["e5-small-v2"])
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         more = threading.Event()
@@ -407,14 +407,14 @@ def test_the_server_needs_no_reader_of_its_log(tmp_path):
     assert process.wait(timeout=60) == 0
 
 
-def test_keys_are_read_again_though_nobody_calls(tmp_path):
+def test_keys_are_reloaded_without_calls(tmp_path):
     keys = tmp_path / "keys.yaml"
     keys.write_text("keys: [{name: a, key: first}]")
     running = start_server(tmp_path, ["e5-small-v2"], f"reflection: false\napi_keys: {keys}\n")
     keys.write_text("keys: [{name: a, key: second}]")
     await_log(running.log, '"event":"reloaded","what":"api_keys"')
     keys.write_text("keys: [")
-    await_log(running.log, '"event":"not reloaded')
+    await_log(running.log, '"event":"reload failed')
     assert 'longembed_api_key_reloads_total{result="refused"} 1' in metrics(running)
     assert 'longembed_queue_wait_limit_seconds{model="e5-small-v2"} 10' in metrics(running)
     assert running.stop() == 0
@@ -462,7 +462,7 @@ def test_a_streamed_answer_that_is_too_large_fails_alone(tmp_path, pb):
     assert [len(answer.embeddings) for answer in answers.values()] == [1, 1]
 
 
-def test_a_method_that_is_not_there_is_named(channel):
+def test_an_unknown_method_is_named(channel):
     """gRPC itself would say nothing."""
     for path in ("/longembed.v1.EmbeddingService/EmbedAll", "/longembed.v2.EmbeddingService/Embed", "/grpc.health.v1.Health/List"):
         calls = [lambda path=path: channel.unary_unary(path)(b""), lambda path=path: list(channel.stream_stream(path)(iter([b""] * 3)))]
@@ -473,7 +473,7 @@ def test_a_method_that_is_not_there_is_named(channel):
             assert details(error.value)[error_details_pb2.ErrorInfo].reason == "UNKNOWN_METHOD"
 
 
-def test_what_is_not_offered_is_counted(server, channel):
+def test_unimplemented_calls_are_counted(server, channel):
     for method in ("Predict/PredictPair", "Rerank/Rerank", "Embed/EmbedSparse"):
         with pytest.raises(grpc.RpcError) as error:
             channel.unary_unary(f"/tei.v1.{method}")(b"")

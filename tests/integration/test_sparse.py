@@ -123,7 +123,7 @@ def test_a_model_says_which_outputs_it_has(served, pb):
     assert not dense.HasField("indices") and len(dense.values) == 64
     with pytest.raises(grpc.RpcError) as refused:
         embed(served, pb, TEXTS, model="splade", output="ONE_VECTOR")
-    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "it gives: SPARSE" in refused.value.details()
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "it supports: SPARSE" in refused.value.details()
 
 
 def test_the_largest_weights_and_smaller_encodings(served, pb):
@@ -188,7 +188,7 @@ def test_the_python_package_gives_arrays(served, pb):
         assert np.abs(small.sparse.values - answers[0].sparse.values).max() <= answers[0].sparse.values.max() / 250
         with pytest.raises(ValueError, match="read .sparse"):
             answers.matrix()
-        with pytest.raises(ValueError, match="ask for output SPARSE"):
+        with pytest.raises(ValueError, match="embed it with output SPARSE"):
             client.embed(TEXTS)[0].sparse  # noqa: B018
         with longembed.Client(client.server, model="splade") as other:
             assert other.embed(TEXTS)[0].indices is not None

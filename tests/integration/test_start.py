@@ -56,7 +56,7 @@ def model(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("origin", ["https://example.org/", "https://a.org,https://b.org", "example.org", "*\r\nx: y"])
-def test_what_is_no_origin_is_refused(config, origin):
+def test_values_that_are_not_an_origin_are_refused(config, origin):
     checked = run("--check-config", "--config", config("models: [{path: m}]\n"), env={"LONGEMBED__HTTP__ALLOWED_ORIGIN": origin})
     assert checked.returncode == 2 and "allowed_origin is " in checked.stderr, checked.stderr
 
@@ -72,14 +72,14 @@ def test_a_good_config_has_no_problem_and_no_port_is_opened(config, model):
 
 
 @pytest.mark.parametrize("other", ["0.0.0.0:52213", "127.0.0.1:052213", ":52213"])
-def test_addresses_that_take_one_port_are_told(config, model, other):
+def test_addresses_that_take_one_port_are_reported(config, model, other):
     """Two texts may stand for one port, which a start would find in use."""
     checked = run("--check-config", "--config", config(f'listen: 127.0.0.1:52213\nmetrics_listen: "{other}"\nmodels: [{{path: model}}]\n'))
     assert f"metrics_listen: {other} takes the port of listen, 127.0.0.1:52213; each needs a port of its own" in checked.stderr
     assert checked.returncode == 1
 
 
-def test_everything_wrong_is_told_at_once(config, model, tmp_path):
+def test_all_problems_are_reported_together(config, model, tmp_path):
     shutil.copytree(model, tmp_path / "cut", symlinks=True)
     (tmp_path / "cut/tokenizer.json").write_text("{}")
     shutil.copytree(model, tmp_path / "weightless", symlinks=True)
@@ -128,8 +128,8 @@ def problems_before_loading(path, said) -> list[str]:
     ("extra", "said"),
     [
         ("profiles: {p: {ntk: {factor: 2}}}", "profiles.p fits no model; "),
-        ("limits: {max_tokens_per_sequence: 256}\nprofiles: {p: {windows: {tokens: 257}}}", "profiles.p: windows.tokens: is 257; the server takes at most 256 "),
-        ("limits: {max_tokens_per_sequence: 256}\ntei: {extension: {windows: {tokens: 257}}}", "tei.extension: windows.tokens: is 257; the server takes at most 256 "),
+        ("limits: {max_tokens_per_sequence: 256}\nprofiles: {p: {windows: {tokens: 257}}}", "profiles.p: windows.tokens: is 257; the server allows at most 256 "),
+        ("limits: {max_tokens_per_sequence: 256}\ntei: {extension: {windows: {tokens: 257}}}", "tei.extension: windows.tokens: is 257; the server allows at most 256 "),
         ("tei: {model: absent}", 'tei.model: is "absent"; this server has: e5-small-v2'),
         ("tei: {default_prompt: absent}", 'tei.default_prompt: is "absent"; '),
         ("tei: {extension: {yarn: {}}}", "tei.extension does not fit the model e5-small-v2: yarn: "),
@@ -141,7 +141,7 @@ def problems_before_loading(path, said) -> list[str]:
         ('profiles: {p: {windows: {}}}\ntei: {model: "e5-small-v2:absent"}', 'tei.model: is "e5-small-v2:absent"; the model e5-small-v2 has the profiles: p'),
     ],
 )
-def test_what_refers_to_models_is_compared_with_them(config, model, extra, said):
+def test_keys_that_refer_to_models_are_compared_with_them(config, model, extra, said):
     path = config(f"{LOOPBACK}log: {{format: text}}\n{extra}\nmodels: [{{path: model}}]\n")
     assert len(problems_before_loading(path, said)) == 1
 
@@ -181,12 +181,6 @@ def test_two_models_of_one_name(config, model):
     assert checked.returncode == 1 and checked.stderr == "models[1]: two models are named e5-small-v2; give one of them another name in the config\n"
 
 
-@pytest.mark.parametrize("origin", ["https://example.org/", "https://a.org,https://b.org", "example.org", "*\r\nx: y"])
-def test_what_is_no_origin_is_refused(config, origin):
-    checked = run("--check-config", "--config", config("models: [{path: m}]\n"), env={"LONGEMBED__HTTP__ALLOWED_ORIGIN": origin})
-    assert checked.returncode == 2 and "allowed_origin is " in checked.stderr, checked.stderr
-
-
 def test_a_wrong_config_has_another_exit_status(config):
     path = config("reflection: maybe\nmodels: [{path: m}]\nlimits: {max_queue_wait: 5}\n")
     checked = run("--check-config", "--config", path)
@@ -213,7 +207,7 @@ def test_the_environment_is_checked_too(config, model):
 # --------------------------------------------------------------------------------------------------------- what ends it
 
 
-def test_what_ends_a_start_is_a_json_line(config):
+def test_an_error_that_ends_the_start_is_a_json_line(config):
     path = config("listen: nonsense\nmetrics_listen: nowhere\nmodels: [{path: absent}]\n")
     ended = run("--config", path)
     lines = [json.loads(line) for line in ended.stderr.splitlines()]

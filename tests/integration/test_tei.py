@@ -130,7 +130,7 @@ def test_an_error_ends_the_stream_after_what_came_before(tei):
     assert len(received) == 1
 
 
-def test_a_cancelled_stream_leaves_the_server_well(tei):
+def test_the_server_works_after_a_cancelled_stream(tei):
     def endless():
         while True:
             yield tei.pb.EmbedRequest(inputs="again " * 100)
@@ -204,7 +204,7 @@ def test_errors_name_the_fields_of_tei(tei):
         assert error.value.details().startswith(message) and "options." not in error.value.details()
 
 
-def test_what_is_not_offered_says_so(tei):
+def test_unimplemented_methods_have_an_error(tei):
     pb = tei.pb
     calls = [
         lambda: tei.embed.EmbedSparse(pb.EmbedSparseRequest(inputs="x")),
@@ -234,7 +234,7 @@ def test_several_models_and_none_named_serve_no_tei(tmp_path):
         server.stop()
 
 
-def test_a_profile_gets_long_texts_through(tmp_path):
+def test_a_profile_embeds_long_texts(tmp_path):
     """Vectors equal those of longembed.v1 under the same profile, requested by its alias. The truncate flag that Haystack sets cuts nothing."""
     pb, pb_grpc = generate_tei_client(tmp_path / "tei")
     ours, ours_grpc = generate_client(tmp_path / "ours")

@@ -138,8 +138,8 @@ def test_a_query_is_never_pooled(served, pb):
     assert np.array_equal(vectors_of(plain), vectors_of(asked))
 
 
-def test_what_the_model_does_not_give_is_refused(served, pb):
-    for options, said in (({"output": "ONE_VECTOR", "input_type": "QUERY"}, "it gives: TOKEN_VECTORS"), ({}, "options.input_type")):
+def test_outputs_that_the_model_does_not_support_are_refused(served, pb):
+    for options, said in (({"output": "ONE_VECTOR", "input_type": "QUERY"}, "it supports: TOKEN_VECTORS"), ({}, "options.input_type")):
         with pytest.raises(grpc.RpcError) as refused:
             embed(served, pb, TEXTS, model="native", **options)
         assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT and said in refused.value.details()

@@ -138,7 +138,7 @@ def test_a_caller_that_does_not_sample_gets_no_spans(traced_stub, collector, pb)
     assert all(span.trace_id.hex() != unsampled and span.parent_span_id for span in collector.spans)
 
 
-def test_an_error_is_told_by_its_reason(traced_stub, collector, pb):
+def test_the_span_of_an_error_has_its_reason_alone(traced_stub, collector, pb):
     trace, metadata = new_trace(4)
     with pytest.raises(grpc.RpcError):
         traced_stub.Embed(pb[0].EmbedRequest(options={"model": "nobody's"}, inputs=[{"text": "a"}]), metadata=metadata)
@@ -226,7 +226,7 @@ def test_a_silent_collector_holds_up_neither_calls_nor_the_end(tmp_path, pb, mon
         assert server.stop() == 0
 
 
-def test_what_no_collector_takes_is_counted(tmp_path, pb, monkeypatch):
+def test_spans_that_no_collector_accepts_are_counted(tmp_path, pb, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "100")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = start_server(tmp_path, ["e5-small-v2"], f"tracing: {{endpoint: 127.0.0.1:{silent.getsockname()[1]}}}\n")

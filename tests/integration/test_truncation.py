@@ -116,7 +116,7 @@ TEXTS = {
 @pytest.mark.parametrize("prompt", ["", "passage: "])
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_what_stays_are_the_tokens_of_the_whole_text(served, name, text, prompt):
+def test_truncation_keeps_the_tokens_of_the_whole_text(served, name, text, prompt):
     encoding = served.tokenizers[name].encode(prompt + text, add_special_tokens=False)
     begin = next(i for i, (_, end) in enumerate(encoding.offsets) if end > len(prompt))
     before, content = encoding.ids[:begin], encoding.ids[begin:]

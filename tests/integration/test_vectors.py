@@ -104,7 +104,7 @@ def test_prompt_is_put_before_the_text(stub, pb):
     assert numpy.dot(named.results[0].embeddings[0].values, expected[0]) >= 0.99999
 
 
-def test_truncation_keeps_what_it_says(stub, pb):
+def test_truncation_keeps_the_named_end(stub, pb):
     text = " ".join(TEXTS) * 3
     for truncate, take in ((pb[0].EmbedOptions.END, slice(None, 510)), (pb[0].EmbedOptions.START, slice(-510, None))):
         from tokenizers import Tokenizer

@@ -137,7 +137,7 @@ def libtorch_of(folder: Path, version: str | None, libraries: tuple[str, ...]) -
     return folder
 
 
-def test_a_component_that_is_not_there_is_named(prefix, tmp_path):
+def test_a_missing_component_is_named(prefix, tmp_path):
     assert "the component servant is not installed in" in find_package(tmp_path / "project", prefix, "servant")
 
 
@@ -153,7 +153,7 @@ def test_half_a_libtorch_is_refused(prefix, tmp_path):
     assert "has libtorch_cpu.so and no libc10.so" in said, said
 
 
-def test_a_libtorch_that_is_not_there_is_named(prefix, tmp_path):
+def test_a_libtorch_folder_that_does_not_exist_is_named(prefix, tmp_path):
     """It was ignored, and the one that longembed was built with was taken."""
     said = find_package(tmp_path / "project", prefix, "embedder", {"LIBTORCH": str(tmp_path / "nowhere")})
     assert f"LIBTORCH is {tmp_path}/nowhere, which has no lib/libtorch_cpu.so." in said, said

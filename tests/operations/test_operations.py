@@ -1,5 +1,5 @@
-"""Runs the short form of every operational test. Correctness is checked, but speed is not, because other programs may use the cores as well. The
-long forms check speed, on a quiet machine."""
+"""Runs the short form of every operational test. The bars for speed are low, because other programs may use the cores as well. The long forms have
+the real ones, for an idle machine."""
 
 import subprocess
 import sys

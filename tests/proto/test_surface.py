@@ -29,7 +29,7 @@ def test_nothing_that_was_released_has_changed():
     assert not changes, "this breaks clients that exist; add a field or a package v2 instead (proto/README.md): " + "; ".join(changes)
 
 
-def test_what_is_new_is_recorded():
+def test_new_elements_are_recorded():
     new = [name for name in surface.surface() if name not in surface.released()]
     assert not new, "from now on clients may rely on these; record them with python tests/proto/surface.py --record: " + "; ".join(new)
 

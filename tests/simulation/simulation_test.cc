@@ -15,7 +15,7 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
 }
 
 // The environment variables SIMULATION_FIRST_SEED and SIMULATION_SEEDS select other seeds.
-TEST(SimulationTest, EveryPromiseHoldsInEveryWorld) {
+TEST(SimulationTest, EveryGuaranteeHoldsInEveryWorld) {
   const uint64_t first = FromEnvironment("SIMULATION_FIRST_SEED", 0);
   const uint64_t seeds = FromEnvironment("SIMULATION_SEEDS", LONGEMBED_SIMULATION_SEEDS);
   int failed = 0;

@@ -29,7 +29,7 @@ int CountOfList(const std::string& list) {
   return count;
 }
 
-TEST(MemoryNodesTest, EqualWhatTheSystemAllows) {
+TEST(MemoryNodesTest, EqualTheNodesThatTheSystemAllows) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
     const std::string key = "Mems_allowed_list:\t";

@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-TEST(WatchedFilesTest, LooksOnceAnInterval) {
+TEST(WatchedFilesTest, ChecksOnceAnInterval) {
   const std::string path = absl::StrCat(::testing::TempDir(), "watched_files_", getpid());
   std::ofstream(path) << "1";
   WatchedFiles files({path}, absl::Seconds(1));
@@ -34,23 +34,23 @@ TEST(WatchedFilesTest, LooksOnceAnInterval) {
   EXPECT_FALSE(files.Changed(now + seconds(5)));
 }
 
-TEST(WatchedFilesTest, WhatCannotBeOpenedCountsAsChanged) {
+TEST(WatchedFilesTest, UnreadableFilesCountAsChanged) {
   const std::string path = absl::StrCat(::testing::TempDir(), "watched_unreadable_", getpid());
   std::ofstream(path) << "1";
   WatchedFiles files({path}, absl::Seconds(1));
   const WatchedFiles::SteadyTime now;
   const absl::Status full = absl::NotFoundError("too many open files");
   EXPECT_TRUE(files.Changed(now));
-  EXPECT_TRUE(files.IsNews(full));
+  EXPECT_TRUE(files.ShouldReport(full));
   EXPECT_FALSE(files.Changed(now + milliseconds(500)));
   EXPECT_TRUE(files.Changed(now + seconds(1)));
-  EXPECT_FALSE(files.IsNews(full));
+  EXPECT_FALSE(files.ShouldReport(full));
   EXPECT_TRUE(files.Changed(now + seconds(2)));
-  EXPECT_TRUE(files.IsNews(absl::NotFoundError("no such file")));
+  EXPECT_TRUE(files.ShouldReport(absl::NotFoundError("no such file")));
   EXPECT_TRUE(files.Changed(now + seconds(3)));
-  EXPECT_TRUE(files.IsNews(absl::OkStatus()));
+  EXPECT_TRUE(files.ShouldReport(absl::OkStatus()));
   EXPECT_FALSE(files.Changed(now + seconds(4)));
-  EXPECT_TRUE(files.IsNews(absl::InvalidArgumentError("broken")));  // What was read need not be read again.
+  EXPECT_TRUE(files.ShouldReport(absl::InvalidArgumentError("broken")));  // What was read need not be read again.
   EXPECT_FALSE(files.Changed(now + seconds(5)));
   std::filesystem::remove(path);
 }
@@ -79,7 +79,7 @@ TEST(ReadWholeFileTest, GivesEveryByte) {
   std::filesystem::remove(path);
 }
 
-TEST(ReadWholeFileTest, SaysWhyNot) {
+TEST(ReadWholeFileTest, ReportsWhyAFileCannotBeRead) {
   for (const auto& [path, why] : {std::pair{"/nonexistent/file", "No such file"}, std::pair{"/", "Is a directory"}}) {
     const absl::Status status = ReadWholeFile(path).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);

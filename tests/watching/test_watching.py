@@ -98,14 +98,14 @@ def base_name(series: str) -> str:
     return re.sub(r"_(bucket|sum|count)$", "", series)
 
 
-def test_every_metric_that_is_asked_for_exists():
+def test_every_metric_that_is_queried_exists():
     known = header_names() | set(records()) | {"up"}
     asked = {(use.metric, name) for name, expression in EXPRESSIONS.items() for use in uses(expression)}
     missing = {f"{metric} ({name})" for metric, name in asked if not {metric, base_name(metric)} & known}
     assert not missing, "not in server/telemetry/metric_names.h: " + ", ".join(sorted(missing))
 
 
-def test_every_metric_is_asked_for():
+def test_every_metric_is_queried():
     """Each metric of the server is on the dashboard or in a rule, except for those that add nothing there."""
     used = {base_name(use.metric) for expression in EXPRESSIONS.values() for use in uses(expression)}
     assert header_names() - used == {"process_virtual_memory_bytes"}
@@ -119,7 +119,7 @@ def test_labels_exist_on_their_metrics(name):
         assert use.labels <= known[use.metric] | FROM_PROMETHEUS, f"{use.metric} has no label {', '.join(use.labels - known[use.metric] - FROM_PROMETHEUS)}"
 
 
-def test_uses_reads_expressions():
+def test_the_parser_of_expressions():
     found = uses('sum by (a, b) (rate(m_total{c=~"x{}()",d!="y"}[5m])) / on (a) group_left (e) max(n) > 2 * 1e3 and up == 1 unless p offset 5m')
     assert [(use.metric, use.labels, use.kept) for use in found] == [
         ("m_total", {"a", "b", "c", "d"}, {"a", "b"}), ("n", set(), None), ("up", set(), None), ("p", set(), None)

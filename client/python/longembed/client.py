@@ -27,7 +27,7 @@ class Client:
     model: the model of calls that name none. None: the server's only model.
     timeout: in seconds; float("inf") is no limit. For a call, retries are included. For a stream, it is the longest time without an answer.
     max_receive_bytes: the limit for one answer. None: no limit.
-    Errors of every method: LongEmbedError and its subclasses if the server, or the way to it, refuses something. ValueError and TypeError if a
+    Errors of every method: LongEmbedError and its subclasses if a call fails, in the server or on the way to it. ValueError and TypeError if a
     request cannot be sent."""
 
     def __init__(

@@ -129,16 +129,16 @@ class LongEmbedSearch:
         return {self._ids[n]: float(scores[n]) for n in order[:top_k]}
 
 
-def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[str] = ("dev",), split: str | None = None) -> None:
+def use_local_data(task: AbsTaskRetrieval, folder: str | Path, parts: Iterable[str] = ("dev",), split: str | None = None) -> None:
     """Gives a retrieval task its data from local files, so that it does not access the hub.
 
-    folder: contains HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl (each may end in .gz) for every half. Their lines are {"id", "text"},
-    {"id", "text"} and {"query", "doc", "relevance"}. Several halves together form one set.
+    folder: contains PART.docs.jsonl, PART.queries.jsonl and PART.qrels.jsonl (each may end in .gz) for every part. Their lines are {"id", "text"},
+    {"id", "text"} and {"query", "doc", "relevance"}. Several parts together form one set.
     split: a split of the task. None: its only one. A task with several splits needs one call for each.
     Raises ValueError for a broken line, if an id occurs twice, and if a judgment names a query or document that does not exist, or has another
     grade than before."""
-    if isinstance(halves, str):
-        raise TypeError(f"halves takes a list of names: [{halves!r}], not {halves!r}")
+    if isinstance(parts, str):
+        raise TypeError(f"parts takes a list of names: [{parts!r}], not {parts!r}")
     if split is None:
         if len(task.eval_splits) != 1:
             raise ValueError(f"{task.metadata.name} has the splits {', '.join(task.eval_splits)}; say which one this is: split=...")
@@ -146,13 +146,13 @@ def use_local_data(task: AbsTaskRetrieval, folder: str | Path, halves: Iterable[
     documents: dict[str, str] = {}
     queries: dict[str, str] = {}
     judged: dict[str, dict[str, int]] = {}
-    for half in halves:
+    for part in parts:
         for found, name in ((documents, "docs"), (queries, "queries")):
-            for line in _lines(Path(folder), f"{half}.{name}.jsonl"):
+            for line in _lines(Path(folder), f"{part}.{name}.jsonl"):
                 if line.text("id") in found:
                     raise line.error(f"id {line.text('id')!r} occurs twice")
                 found[line.text("id")] = line.text("text")
-        for line in _lines(Path(folder), f"{half}.qrels.jsonl"):
+        for line in _lines(Path(folder), f"{part}.qrels.jsonl"):
             grades, doc = judged.setdefault(line.text("query"), {}), line.text("doc")
             if grades.setdefault(doc, _grade(line)) != _grade(line):
                 raise line.error(f"document {doc!r} is judged twice for query {line.text('query')!r}, as {grades[doc]} and as {_grade(line)}")

@@ -34,8 +34,7 @@ class Embedding:
     """The vectors of one input, and how they were made.
 
     vectors: [k, d]. k is 1, except for window, span and token vectors. The type is float32 for FLOAT32 and BFLOAT16 (widened), float16 for
-    FLOAT16, int8 with `scales` for INT8,
-        and uint8 [k, ceil(d / 8)] for BINARY, with the first component in the highest bit.
+    FLOAT16, int8 with `scales` for INT8, and uint8 [k, ceil(d / 8)] for BINARY, with the first component in the highest bit.
     scales: float32 [k], where component = int8 value * scale. None except for INT8.
     ranges: int64 [k, 2], half-open: the content tokens that each vector stands for. [0, 2] for one vector.
     indices: with output SPARSE, int64 [n]: the numbers of the components that the one row of `vectors` holds, out of `dimensions`. None for other
@@ -67,7 +66,7 @@ class Embedding:
         if self.error is not None:
             raise self.error
         if self.indices is None:
-            raise ValueError(f"input {self.id!r} has no sparse vector; ask for output SPARSE")
+            raise ValueError(f"input {self.id!r} has no sparse vector; embed it with output SPARSE")
         return SparseVector(self.indices, self._decoded()[0])
 
     @property

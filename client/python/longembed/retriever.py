@@ -213,7 +213,7 @@ class Retriever:
         known = set(self.ids)
         for id, _ in pairs:
             if id in known:
-                raise ValueError(f"document {id!r} is there already")
+                raise ValueError(f"document {id!r} has been added already")
             known.add(id)
         prepared = [system.prepare(self._client, pairs) for system in self._systems]
         for system, own in zip(self._systems, prepared):

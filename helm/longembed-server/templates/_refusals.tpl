@@ -110,7 +110,7 @@
 {{- $tei := default dict .Values.config.tei -}}
 {{- /* NAME:PROFILE also names a model. */ -}}
 {{- if and $tei.model (not (hasKey $names (splitList ":" $tei.model | first))) -}}
-{{- fail (printf "config.tei.model %s is none of models: %s" $tei.model (keys $names | sortAlpha | join ", ")) -}}
+{{- fail (printf "config.tei.model %s is not one of models: %s" $tei.model (keys $names | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- end -}}
 
@@ -182,7 +182,7 @@
 {{- /* A collector in the pod, as a sidecar, is not subject to the policy. */ -}}
 {{- $inside := regexMatch "^(https?://)?(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?/?$" $tracing.endpoint -}}
 {{- if and $tracing.endpoint (not $inside) (not $policy.egress) -}}
-{{- fail (printf "%s %s: the network policy keeps spans in, because networkPolicy.egress is empty; name the collector and DNS there, such as [{to: [{namespaceSelector: {}}], ports: [{port: 4317}, {port: 53, protocol: UDP}]}], or set networkPolicy.enabled to false" $tracing.from $tracing.endpoint) -}}
+{{- fail (printf "%s %s: the network policy blocks the export of spans, because networkPolicy.egress is empty; name the collector and DNS there, such as [{to: [{namespaceSelector: {}}], ports: [{port: 4317}, {port: 53, protocol: UDP}]}], or set networkPolicy.enabled to false" $tracing.from $tracing.endpoint) -}}
 {{- end -}}
 {{- if not $policy.grpc.from -}}
 {{- $cure := "name the callers there, such as [{ipBlock: {cidr: 10.0.0.0/8}}] or [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateways}}}], or set networkPolicy.enabled to false" -}}
@@ -286,7 +286,7 @@
 {{- end -}}
 {{- range $index, $name := .Values.prometheusRule.disabled -}}
 {{- if not (has $name $alerts) -}}
-{{- fail (printf "prometheusRule.disabled[%d] %s is none of the alerts: %s" $index $name (sortAlpha $alerts | join ", ")) -}}
+{{- fail (printf "prometheusRule.disabled[%d] %s is not one of the alerts: %s" $index $name (sortAlpha $alerts | join ", ")) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -406,7 +406,7 @@
 {{- end -}}
 {{- range $index, $mount := .Values.extraVolumeMounts -}}
 {{- if not (or (hasKey $names $mount.name) (regexMatch $own $mount.name)) -}}
-{{- fail (printf "extraVolumeMounts[%d].name %s is none of extraVolumes: %s" $index $mount.name (keys $names | sortAlpha | join ", ")) -}}
+{{- fail (printf "extraVolumeMounts[%d].name %s is not one of extraVolumes: %s" $index $mount.name (keys $names | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- $path := clean $mount.mountPath -}}
 {{- if hasKey $paths $path -}}

@@ -25,15 +25,15 @@ struct AttentionShape {
   int head_dim = 0;  // At most kMaxHeadDim.
   bool causal = false;
   int reach = kEverywhere;  // A query sees keys at most this many tokens away.
-  // [heads, 2 farthest + 1] Biases that are added to the scaled logits, indexed by how far the key is to the right of
-  // the query. Beyond `farthest`, the outermost bias applies. Null if there are none.
+  // [heads, 2 max_distance + 1] Biases that are added to the scaled logits, indexed by the key's position minus the
+  // query's. At larger distances than `max_distance`, the outermost bias applies. Null if there are none.
   const float* relative_bias = nullptr;
-  int farthest = 0;  // At most kMaxFarthest.
+  int max_distance = 0;  // At most kMaxBiasDistance.
 
   static constexpr int kEverywhere = 1 << 30;
 };
 inline constexpr int kMaxHeadDim = 256;
-inline constexpr int kMaxFarthest = 256;
+inline constexpr int kMaxBiasDistance = 256;
 
 // Baskets of keys for attention calibration against position bias (arXiv 2601.16934). Keys are divided into consecutive
 // baskets of equal numbers of positions, the first from position 0. Each of the m baskets that a query sees gets an

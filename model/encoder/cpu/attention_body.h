@@ -80,7 +80,7 @@ struct Layout {
     for (size_t& buffer : scores) buffer = take(static_cast<size_t>(kTileQueries) * kKeyBlock * sizeof(float));
     weights = take(static_cast<size_t>(kTileQueries) * kKeyBlock * sizeof(float));
     staging = take(static_cast<size_t>(kLanes) * row_bytes);
-    bias = take((2 * kMaxFarthest + 1 + 2 * kLanes) * sizeof(float));
+    bias = take((2 * kMaxBiasDistance + 1 + 2 * kLanes) * sizeof(float));
   }
 
   ptrdiff_t row_bytes;
@@ -191,13 +191,13 @@ class HeadAttention {
 
   // Loads a head's biases in the unit of the unscaled scores, with kLanes copies of the outermost bias on each side.
   void LoadBias(const AttentionShape& shape, int head) {
-    farthest_ = shape.farthest;
+    max_distance_ = shape.max_distance;
     float* const to = At<float>(layout_.bias);
-    const float* const from = shape.relative_bias + static_cast<ptrdiff_t>(head) * (2 * farthest_ + 1);
-    for (int i = 0; i < 2 * farthest_ + 1 + 2 * kLanes; ++i) {
-      to[i] = from[Min(Max(i - kLanes, 0), 2 * farthest_)] / input_.scale;
+    const float* const from = shape.relative_bias + static_cast<ptrdiff_t>(head) * (2 * max_distance_ + 1);
+    for (int i = 0; i < 2 * max_distance_ + 1 + 2 * kLanes; ++i) {
+      to[i] = from[Min(Max(i - kLanes, 0), 2 * max_distance_)] / input_.scale;
     }
-    bias_ = to + kLanes + farthest_;
+    bias_ = to + kLanes + max_distance_;
   }
 
   // Writes one head of a token as a rotated row of an operand, padded with zeros to whole vectors.
@@ -529,7 +529,7 @@ class HeadAttention {
   LONGEMBED_INLINE void AddBias(int i, Span rows, Span keys) const {
     float* const scores = ScoreRow(i, rows);
     ForColumns(regions_.Seen({i, i + 1}, keys), [&](int j, int, int) {
-      const int distance = Min(Max(keys.start + j - i, -farthest_ - kLanes), farthest_ + 1);
+      const int distance = Min(Max(keys.start + j - i, -max_distance_ - kLanes), max_distance_ + 1);
       Store(scores + j, Load(scores + j) + Load(bias_ + distance));
     });
   }
@@ -638,7 +638,7 @@ class HeadAttention {
   int query_column_ = 0, key_column_ = 0, value_column_ = 0;
   float logit_scale_ = 1.0f;
   const float* bias_ = nullptr;  // Points to the bias at distance 0.
-  int farthest_ = 0;
+  int max_distance_ = 0;
   int configured_ = 0;  // Number of queries that the AMX tiles are configured for.
 };
 

@@ -54,9 +54,9 @@ class AttentionCheck {
     if (head_dim > kMaxHeadDim) {
       return Refuse(absl::StrCat("heads of ", head_dim, " components; at most ", kMaxHeadDim));
     }
-    if (attention.relative_bias.columns / 2 > kMaxFarthest) {
-      return Refuse(
-          absl::StrCat("a bias of ", attention.relative_bias.columns, " distances; at most ", 2 * kMaxFarthest + 1));
+    if (attention.relative_bias.columns / 2 > kMaxBiasDistance) {
+      return Refuse(absl::StrCat("a bias of ", attention.relative_bias.columns, " distances; at most ",
+                                 2 * kMaxBiasDistance + 1));
     }
     if (!from_linear_[attention.in]) return Refuse("attention over something other than a linear layer's result");
     if (attention.local.has_value()) {

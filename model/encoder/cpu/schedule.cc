@@ -138,7 +138,7 @@ class ScheduleMaker {
     if (segment.local) segment.attention.reach = op.local->reach;
     segment.relative_bias = op.relative_bias;
     segment.attention.relative_bias = op.relative_bias.data;
-    segment.attention.farthest = static_cast<int>(op.relative_bias.columns / 2);
+    segment.attention.max_distance = static_cast<int>(op.relative_bias.columns / 2);
     places_[op.out] = places_[op.in];
     places_[op.out].width = widths_[op.out];
     schedule_.segments.emplace_back();

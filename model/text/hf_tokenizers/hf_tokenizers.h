@@ -12,7 +12,7 @@
 //
 // No input makes a function unwind into the caller or abort: a panic is caught and becomes LONGEMBED_HF_PANICKED, and
 // the tokenizer stays usable. (Running out of memory aborts, as everywhere in Rust's standard library, except where
-// LONGEMBED_HF_OUT_OF_MEMORY tells.)
+// a function can return LONGEMBED_HF_OUT_OF_MEMORY.)
 //
 // No memory changes owner. Inputs are borrowed for the call. Results are passed to a sink, which is called once if and
 // only if the status is LONGEMBED_HF_OK, on the calling thread and before the function returns. The sink's pointers are

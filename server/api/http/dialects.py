@@ -245,7 +245,7 @@ APIS = [
         "routes": [
             ("post", "/embed", "teiEmbed", "Embed texts, with one vector per text", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
             ("post", "/", "teiRoot", "The same, for clients that are given no path; of a SPLADE model as /embed_sparse", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
-            ("post", "/invocations", "teiInvocations", "The same, where SageMaker's clients look for it; of a SPLADE model as /embed_sparse", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
+            ("post", "/invocations", "teiInvocations", "The same, at the path of SageMaker's clients; of a SPLADE model as /embed_sparse", "TeiEmbedRequest", "TeiVectors", {"inputs": [NILE]}),
             ("post", "/embed_all", "teiEmbedAll", "Embed texts, with one vector per token", "TeiEmbedAllRequest", "TeiTokenVectors", {"inputs": NILE}),
             ("post", "/embed_sparse", "teiEmbedSparse", "Embed texts as sparse vectors", "TeiEmbedSparseRequest", "TeiSparseVectors", {"inputs": NILE}),
             ("post", "/tokenize", "teiTokenize", "Split texts into tokens", "TeiTokenizeRequest", "TeiTokens", {"inputs": NILE}),
@@ -284,7 +284,7 @@ APIS = [
         "open": True,
         "routes": [
             ("get", "/health", "health", "Report whether the server is serving: 503 while it drains or cannot encode, no answer while models load", None, "Healthy", None),
-            ("get", "/ping", "ping", "The same, where SageMaker looks for it", None, "Healthy", None),
+            ("get", "/ping", "ping", "The same, at the path of SageMaker's probe", None, "Healthy", None),
         ],
     },
 ]

@@ -239,7 +239,7 @@ def document() -> dict:
         for route in api["routes"]:
             paths.setdefault(route[1], {})[route[0]] = operation(proto, api, route)
     [version] = re.findall(r"^project\(.* VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
-    about = "Text embeddings, where each request chooses how a long text gets through a short-context model. The same port serves the APIs of OpenAI, TEI and " \
+    about = "Text embeddings, where each request chooses how to embed a text longer than the model's context. The same port serves the APIs of OpenAI, TEI and " \
             "Cohere: their clients only need another address. Every refusal names field, value and limit."
     model = {"name": "model", "in": "path", "required": True, "description": "A model's name.", "schema": {"type": "string"}}
     timeout = {"name": "X-Request-Timeout", "in": "header", "description": "Seconds that the client waits. The server then cancels the request.",

@@ -67,7 +67,7 @@ absl::Status InTei(const absl::Status& status) {
   const absl::Status renamed = RenameField(RenameField(status, "inputs[0]", "inputs"), "options.", "");
   return Reworded(
       renamed, renamed.code(),
-      absl::StrReplaceAll(renamed.message(), {{"(options.extension)", "(tei.profile of the server's config)"},
+      absl::StrReplaceAll(renamed.message(), {{"(options.extension)", "(tei.profile in the server's config)"},
                                               {"options.truncate END or START", "truncate"}}));
 }
 
@@ -394,17 +394,17 @@ class TeiInfo final : public TypedOperation<tei::v1::InfoRequest, tei::v1::InfoR
   const TeiContext& context_;
 };
 
-template <typename SomeOperation>
+template <typename OperationType>
 ApiMethod MakeTeiMethod(const char* name, const TeiContext& context) {
-  ApiMethod method = MakeMethod<SomeOperation>(name, context);
+  ApiMethod method = MakeMethod<OperationType>(name, context);
   method.client_status = ToTeiStatus;
   return method;
 }
 
 // Returns a method whose output the model may lack.
-template <typename SomeOperation>
+template <typename OperationType>
 ApiMethod MakeTeiMethod(const char* name, const TeiContext& context, bool available, const char* output) {
-  return available ? MakeTeiMethod<SomeOperation>(name, context) : TeiUnsupported(name, output);
+  return available ? MakeTeiMethod<OperationType>(name, context) : TeiUnsupported(name, output);
 }
 
 bool GivesPooled(const TeiContext& context) { return context.model.model().manifest.pooling != Pooling::kNone; }

@@ -64,7 +64,7 @@ class CommandLineTest : public ::testing::Test {
   const std::string address_ = service_.address();
 };
 
-TEST_F(CommandLineTest, AnswersInOrderWhateverOrderTheyComeIn) {
+TEST_F(CommandLineTest, OutputIsInOrderAndAnswersNeedNotBe) {
   service_.AnswerInDisorder();
   const Outcome outcome = Embed({"--in-flight", "7"}, Lines(20));
   EXPECT_EQ(outcome.status, kExitOk) << outcome.err;
@@ -87,7 +87,7 @@ TEST_F(CommandLineTest, ABrokenStreamLosesNothingAndRepeatsNothing) {
   EXPECT_EQ(service_.calls(), 6);
 }
 
-TEST_F(CommandLineTest, ResumeSkipsWhatTheFileHas) {
+TEST_F(CommandLineTest, ResumeSkipsTextsThatTheFileAnswers) {
   const std::string path = ::testing::TempDir() + "/resume.jsonl";
   const std::string whole = Embed({}, Lines(9)).out;
   // An earlier run was interrupted in the middle of its fifth line.
@@ -136,7 +136,7 @@ TEST_F(CommandLineTest, ResumeSkipsOneTextForEachAnswer) {
   }
 }
 
-TEST_F(CommandLineTest, ResumeTellsOfEarlierFailures) {
+TEST_F(CommandLineTest, ResumeReportsEarlierFailures) {
   const std::string path = ::testing::TempDir() + "/resume_failures.jsonl";
   std::remove(path.c_str());
   const std::string texts = "{\"id\": \"x\", \"text\": \"bad\"}\n" + Lines(2);
@@ -187,7 +187,7 @@ TEST_F(CommandLineTest, ATextThatFailsEndsTheOutputBeforeIt) {
   EXPECT_EQ(std::count(outcome.out.begin(), outcome.out.end(), '\n'), 1);
 }
 
-TEST_F(CommandLineTest, SomeMayFail) {
+TEST_F(CommandLineTest, PartialWritesALineForEachError) {
   const Outcome outcome = Embed({"--partial", "--text", "bad", "--text", "good"}, "");
   EXPECT_EQ(outcome.status, kExitSomeFailed);
   EXPECT_THAT(outcome.out, HasSubstr("{\"id\":1,\"error\":{\"code\":3"));
@@ -202,7 +202,7 @@ TEST_F(CommandLineTest, ABadLineEndsTheOutputThere) {
 }
 
 // Lines that the client itself knows to be wrong, each with the id that its error gets.
-TEST_F(CommandLineTest, PartialGoesOnAfterBadLines) {
+TEST_F(CommandLineTest, PartialContinuesAfterBadLines) {
   const std::pair<std::string, std::string> bad_lines[] = {
       {"{oops", "2"},
       {"[1]", "2"},
@@ -238,7 +238,7 @@ TEST_F(CommandLineTest, PartialGoesOnAfterBadLines) {
 }
 
 // The server answers the text before it has read all of its parts.
-TEST_F(CommandLineTest, PartialGoesOnAfterATextThatIsTooLarge) {
+TEST_F(CommandLineTest, PartialContinuesAfterATextThatIsTooLarge) {
   service_.set_max_text_bytes(2 << 20);
   const std::string path = ::testing::TempDir() + "/too_large.jsonl";
   std::remove(path.c_str());
@@ -254,7 +254,7 @@ TEST_F(CommandLineTest, PartialGoesOnAfterATextThatIsTooLarge) {
   EXPECT_EQ(service_.calls(), 1);
 }
 
-TEST_F(CommandLineTest, PartialGoesOnAfterTextsThatAreNotUtf8) {
+TEST_F(CommandLineTest, PartialContinuesAfterTextsThatAreNotUtf8) {
   const Outcome lines = Embed({"--partial", "--format", "text"}, "a\nb\xff\nccc\n");
   EXPECT_EQ(lines.status, kExitSomeFailed);
   EXPECT_THAT(lines.out, HasSubstr("\"standard input, line 2: not UTF-8: byte at index 1: 0xFF\""));
@@ -330,7 +330,7 @@ TEST_F(CommandLineTest, ServerErrorsAreOneSentence) {
   EXPECT_THAT(outcome.out, IsEmpty());
 }
 
-TEST_F(CommandLineTest, WritesForAPerson) {
+TEST_F(CommandLineTest, WritesText) {
   EXPECT_THAT(Embed({"--output", "text", "--text", "abc"}, "").out, HasSubstr("3 tokens: [+3.0000, ...]"));
 }
 
@@ -491,7 +491,7 @@ TEST_F(CommandLineTest, NoTextsGiveAnEmptyMatrix) {
   EXPECT_THAT(ReadNpy(ReadAll(path)).header, HasSubstr("'shape': (0, 0)"));
 }
 
-TEST_F(CommandLineTest, WhatAMatrixCannotHoldIsRefused) {
+TEST_F(CommandLineTest, OptionsThatGiveNoMatrixAreRefused) {
   const std::string path = ::testing::TempDir() + "/refused.npy";
   const std::pair<std::vector<const char*>, const char*> rows[] = {
       {{"--resume"}, "--out: a .npy file cannot be combined with --resume"},
@@ -510,7 +510,7 @@ TEST_F(CommandLineTest, WhatAMatrixCannotHoldIsRefused) {
               HasSubstr("--out: /nonexistent/a.npy cannot be written: No such file or directory"));
 }
 
-TEST_F(CommandLineTest, FormatsThatAreNotWrittenAreRefused) {
+TEST_F(CommandLineTest, UnsupportedFileNamesOfOutputAreRefused) {
   for (const std::string name : {"vectors.parquet", "vectors.NPZ"}) {
     const std::string path = ::testing::TempDir() + "/" + name;
     const Outcome outcome = Embed({"--out", path.c_str(), "--text", "a"}, "");
@@ -530,7 +530,7 @@ TEST_F(CommandLineTest, ADashIsStandardInput) {
             Embed({}, Lines(1)).out + Embed({}, Lines(2)).out + Embed({}, Lines(1)).out);
 }
 
-TEST_F(CommandLineTest, ModelsAreShownWithWhatTheyRecommend) {
+TEST_F(CommandLineTest, ModelsAreShownWithTheirRecommendations) {
   v1::ListModelsResponse models;
   v1::Model& model = *models.add_models();
   model.set_name("small");

@@ -70,7 +70,7 @@ TEST(ExtensionFlagsTest, EveryMethodHasAFlag) {
   });
 }
 
-TEST(ExtensionFlagsTest, SayWhatTheJsonSays) {
+TEST(ExtensionFlagsTest, EqualTheirJson) {
   const std::pair<std::vector<std::string>, const char*> cases[] = {
       {{"--windows"}, R"({"windows": {}})"},
       {{"--windows=256", "--overlap", "32", "--aggregation", "max", "--short-last"},

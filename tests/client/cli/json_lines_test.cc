@@ -25,7 +25,7 @@ TEST(JsonLinesTest, ReadsIdsOfAnyKind) {
   EXPECT_FALSE((*reader.Next()).has_value());
 }
 
-TEST(JsonLinesTest, WhatAParserWouldDropOrThrowAtIsAnError) {
+TEST(JsonLinesTest, LinesThatAParserWouldMisreadAreErrors) {
   const std::pair<std::string, const char*> rows[] = {
       {R"({"id": 7, "text": "a", "text": "b"})", "has \"text\" twice"},
       {R"({"id": 7, "text": "a", "id": 8})", "has \"id\" twice"},

@@ -81,7 +81,7 @@ class ProcessTest : public ::testing::Test {
   const std::string folder_ = MakeFolder();
 };
 
-TEST_F(ProcessTest, AProxyIsNotAskedForThisMachine) {
+TEST_F(ProcessTest, AProxyIsNotUsedForThisMachine) {
   for (const char* variable : {"http_proxy", "https_proxy", "grpc_proxy"}) {
     for (const char* command : {"health", "models", "embed --text abc"}) {
       EXPECT_EQ(Run(std::string(variable) + "=http://127.0.0.1:9 $longembed " + command + " $server >/dev/null"), 0)

@@ -274,9 +274,9 @@ const std::vector<Row> kOwnTests{
     {kTextCommands, "--format json"},
     {kTextCommands, "--format text"},
     {kTextCommands, "files"},
-    {{"embed"}, "--partial"},    // CommandLineTest.SomeMayFail
+    {{"embed"}, "--partial"},    // CommandLineTest.PartialWritesALineForEachError
     {{"embed"}, "--in-flight"},  // CommandLineTest.ATextThatTakesLongHoldsUpTheOthers
-    {{"embed"}, "--out"},        // CommandLineTest.ResumeSkipsWhatTheFileHas
+    {{"embed"}, "--out"},        // CommandLineTest.ResumeSkipsTextsThatTheFileAnswers
     {{"embed"}, "--resume"},
 };
 

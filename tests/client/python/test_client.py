@@ -152,7 +152,7 @@ def test_errors_say_code_reason_and_field(client):
     assert raised.value.field == "options.model"
 
 
-def test_a_text_that_is_no_unicode_is_refused_with_words(client):
+def test_a_text_that_is_not_unicode_has_a_readable_error(client):
     with pytest.raises(InvalidArgument, match=r"inputs\[1\]: a text has the lone surrogate U.D800 at character 2") as raised:
         client.embed(["good", "ab\ud800"])
     assert raised.value.field == "inputs[1]"
@@ -214,7 +214,7 @@ def test_answers_beyond_grpcs_default_limit_arrive(client):
         (lambda c: c.embed_stream(["a"], timeout=math.nan), "timeout is nan"),
     ],
 )
-def test_calls_that_cannot_be_sent_are_refused_with_words(client, call, words):
+def test_calls_that_cannot_be_sent_have_a_readable_error(client, call, words):
     with pytest.raises((TypeError, ValueError), match=words):
         call(client)
 
@@ -343,7 +343,7 @@ def test_tls_client_certificates_and_keys(locked):
         ("[2001:db8::1]:1", False),
     ],
 )
-def test_what_is_local(server, local):
+def test_loopback_addresses_and_sockets_are_local(server, local):
     assert is_local(server) == local
 
 
@@ -356,7 +356,7 @@ def test_a_url_is_not_an_address(kind, monkeypatch):
         kind()
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(client, monkeypatch):
+def test_a_proxy_of_the_environment_is_not_used_for_this_machine(client, monkeypatch):
     for variable in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     for variable in ("no_proxy", "no_grpc_proxy"):

@@ -142,14 +142,14 @@ def test_memory_is_bounded_for_int8_documents(monkeypatch):
     assert max(widened) <= 1000
 
 
-def test_nothing_against_nothing():
+def test_empty_queries_and_documents_have_empty_scores():
     documents = maxsim.MultiVectors.of([np.ones((2, 3))])
     assert maxsim.score(np.zeros((0, 3)), documents).shape == (0, 1)
     assert maxsim.score(np.ones((2, 3)), maxsim.MultiVectors.of([])).shape == (2, 0)
     assert len(maxsim.MultiVectors.of([]).to_int8()) == 0
 
 
-def test_what_does_not_fit_is_named():
+def test_shapes_that_do_not_match_are_named():
     documents = maxsim.MultiVectors.of([np.ones((2, 3))])
     with pytest.raises(ValueError, match="queries have 4 dimensions and documents 3"):
         maxsim.score(np.ones((1, 4)), documents)

@@ -294,7 +294,7 @@ def test_search_names_the_best_documents_in_order():
     assert [found[0].id for found in hits] == ["dogs", "fish"]
     assert [len(found) for found in hits] == [3, 3]
     assert all(found[0].score >= found[1].score >= found[2].score for found in hits)
-    with pytest.raises(ValueError, match="'cats' is there already"):
+    with pytest.raises(ValueError, match="'cats' has been added already"):
         retriever.add({"cats": "again"})
     with pytest.raises(TypeError, match="list of queries"):
         retriever.search("dogs")

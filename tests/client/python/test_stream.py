@@ -58,7 +58,7 @@ def test_every_text_is_answered_once_with_its_id(collect):
 
 
 @COLLECTORS
-def test_no_text_at_all_is_no_answer(collect):
+def test_without_texts_there_are_no_answers(collect):
     with serving(echo) as address:
         assert collect(address, []) == []
 
@@ -365,7 +365,7 @@ def test_the_server_is_given_time_to_end_the_stream_itself(collect):
 
 
 @COLLECTORS
-def test_an_answer_that_was_not_asked_for_is_an_error(collect):
+def test_an_answer_without_a_request_is_an_error(collect):
     def confused(requests, context):
         for request in requests:
             yield answer(request)
@@ -493,7 +493,7 @@ def test_items_that_are_no_texts_are_named(collect):
 
 @COLLECTORS
 @pytest.mark.parametrize("count", [0, 3])
-def test_a_text_that_is_no_unicode_fails_alone(collect, count):
+def test_a_text_that_is_not_unicode_fails_alone(collect, count):
     items = [("bad", "a\ud800"), *texts(count), ("worse", "\udfff")]
     with serving(echo) as address:
         found = collect(address, items)

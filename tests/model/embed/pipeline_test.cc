@@ -109,7 +109,7 @@ TEST(PipelineTest, AComponentMustFitTheEncoding) {
   EXPECT_TRUE(FinishSparse(PlanOf(1), weights, std::nullopt).ok());
 }
 
-TEST(PipelineTest, CutsBeforeItNormalizes) {
+TEST(PipelineTest, DropsDimensionsBeforeItNormalizes) {
   EXPECT_THAT(FinishOne({{3, 4, 100}}, {.dimensions = 2}), ElementsAre(0.6f, 0.8f));
   EXPECT_THAT(FinishOne({{3, 4, 100}}, {.dimensions = 2, .normalize = false}), ElementsAre(3, 4));
   const std::vector<std::vector<float>> bad{{NAN, 1}};

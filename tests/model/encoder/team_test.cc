@@ -46,7 +46,7 @@ TEST(TeamTest, AHelperTakesIterations) {
   leave = true;
 }
 
-TEST(TeamTest, HelpEndsWhenNobodyLeads) {
+TEST(TeamTest, HelpReturnsWhenThereIsNoLeader) {
   Team team;
   team.Help([] { return false; });  // There is no leader, so this returns at once.
   auto leader = std::make_unique<Team::Leader>(team);

@@ -22,7 +22,7 @@ using cuda::Kernel;
 constexpr std::pair<ElementType, at::ScalarType> kTypes[] = {
     {ElementType::kFloat32, at::kFloat}, {ElementType::kFloat16, at::kHalf}, {ElementType::kBfloat16, at::kBFloat16}};
 
-TEST(FusedKernelsTest, GiveWhatLibTorchGives) {
+TEST(FusedKernelsTest, EqualLibTorch) {
   for (const auto& [element, type] : kTypes) {
     const TorchFused fused([element = element](Kernel kernel, int64_t blocks, void** arguments) {
       return cuda::LaunchOnCpu(element, kernel, blocks, arguments);
@@ -86,7 +86,7 @@ TEST(FusedKernelsTest, CompileForAGpu) {
 }
 
 // The current device of the thread stays the first one, as in a server whose models run on several GPUs.
-TEST(FusedKernelsTest, GiveWhatLibTorchGivesOnEveryGpu) {
+TEST(FusedKernelsTest, EqualLibTorchOnEveryGpu) {
   const auto first = FindDevice("cuda");
   if (!first.ok()) GTEST_SKIP() << "no GPU: " << first.status().message();
   at::zeros({1}, at::TensorOptions(*first));  // Makes the device's context current.

@@ -156,7 +156,7 @@ def test_recommendations_of_the_command_line_outrank_the_tables(tiny, tmp_path, 
         ({"is_decoder": True}, "is_decoder = True"),
     ],
 )
-def test_what_the_graph_does_not_compute_is_refused(tiny, tmp_path, capsys, change, message):
+def test_settings_that_the_graph_does_not_compute_are_refused(tiny, tmp_path, capsys, change, message):
     config = json.loads((tiny / "config.json").read_text())
     (tiny / "config.json").write_text(json.dumps(config | change))
     assert main([str(tiny), "--out", str(tmp_path / "out")]) == 1

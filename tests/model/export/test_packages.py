@@ -77,7 +77,7 @@ def test_weights_out_of_an_onnx_file_compute_what_the_file_computes(known, monke
     np.testing.assert_allclose(hidden.numpy(), expected, atol=1e-5)
 
 
-def test_a_dequantized_decoder_knows_what_comes_next():
+def test_a_dequantized_decoder_predicts_the_next_token():
     """Protects the order of rows, which GGUF changes, and the tokenizer, which is made from its fields. No other test compares with the published
     numbers."""
     checkpoint = load(checkpoints.find("SmolLM2-135M-Instruct"))

@@ -345,7 +345,7 @@ def test_git_lfs_pointers(refused, file):
 
 
 @pytest.mark.parametrize("file", [*FILES, "config_sentence_transformers.json", "sentence_bert_config.json", "special_tokens_map.json", "model.safetensors.index.json", "sparse_linear.pt"])
-def test_links_to_nothing(refused, file):
+def test_broken_links(refused, file):
     """As in a copy of the hub's cache without its blobs."""
 
     def change(folder):
@@ -360,7 +360,7 @@ def test_links_to_nothing(refused, file):
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_half_downloads(refused, file, share):
+def test_incomplete_downloads(refused, file, share):
     line = refused(lambda folder: cut(file, int(share * (folder / file).stat().st_size))(folder))
     assert file in line and ("download it again" in line or "has no config.json" in line)
 

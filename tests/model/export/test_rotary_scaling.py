@@ -109,7 +109,7 @@ def test_long_factors_change_only_long_texts(tmp_path):
     ({**SCALINGS[4], "long_factor": None}, "long_factor = None"),
     ({"rope_type": "dynamic", "factor": 2.0}, "scales its rotary positions"),
 ], ids=str)  # fmt: skip
-def test_settings_that_say_nothing_clear_are_refused(tmp_path, scaling, words):
+def test_ambiguous_settings_are_refused(tmp_path, scaling, words):
     checkpoint = checkpoint_of(tmp_path / "llama", scaling)
     with pytest.raises(ExportError, match=words):
         architectures.find(checkpoint.config).refuse_unsupported(checkpoint.config)

@@ -461,7 +461,7 @@ def test_the_check_sees_a_vector_that_depends_on_its_batch(originals, tmp_path, 
     assert "depends on the rest of its batch" in capsys.readouterr().err
 
 
-def test_the_check_s_texts_hold_what_tokenizers_stumble_over(monkeypatch):
+def test_the_texts_of_the_check_are_hard_for_tokenizers(monkeypatch):
     monkeypatch.undo()
     samples = check.samples_of({"query": "q: ", "document": ""}, "query", ["[MASK]", "<s>"], "long " * 600)
     texts = [sample.text for sample in samples]
@@ -528,7 +528,7 @@ def _folders_of_any_name(folder):
         (folder / stray).write_bytes(b"stray")
 
 
-def test_the_hub_is_asked_for_the_weights_of_every_module(originals, tmp_path, monkeypatch):
+def test_the_weights_of_every_module_are_requested_from_the_hub(originals, tmp_path, monkeypatch):
     repository = broken.copy(originals["bert"], tmp_path / "repository")
     _folders_of_any_name(repository)
     _hub(monkeypatch, repository, tmp_path / "0a1b2c")
@@ -538,7 +538,7 @@ def test_the_hub_is_asked_for_the_weights_of_every_module(originals, tmp_path, m
     assert not list((tmp_path / "0a1b2c").rglob("pytorch_model.bin")) and not (tmp_path / "0a1b2c/0_Transformer").exists()
 
 
-def test_the_hub_is_asked_for_shards_and_settings(originals, tmp_path, monkeypatch):
+def test_shards_and_settings_are_requested_from_the_hub(originals, tmp_path, monkeypatch):
     repository = broken.copy(originals["bert"], tmp_path / "repository")
     _shards_beside_a_stray(repository)
     _hub(monkeypatch, repository, tmp_path / "0a1b2c")

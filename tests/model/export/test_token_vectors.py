@@ -124,7 +124,7 @@ def _file(name, **changes):
         (save_stanford, _file("artifact.metadata", doc_maxlen="many"), "doc_maxlen"),
     ],
 )  # fmt: skip
-def test_what_is_not_served_is_refused(save, change, said, tmp_path, capsys):
+def test_settings_that_the_server_does_not_support_are_refused(save, change, said, tmp_path, capsys):
     folder = save(tmp_path / "model")
     change(folder)
     assert said in refused(folder, tmp_path / "out", capsys)

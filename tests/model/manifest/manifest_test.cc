@@ -207,7 +207,7 @@ TEST(ManifestTest, RefusesAScalingThatIsNotOneForEachPair) {
   }
 }
 
-TEST(ManifestTest, RefusesWhatIsNotAMapping) {
+TEST(ManifestTest, RefusesContentOtherThanAMapping) {
   EXPECT_FALSE(ParseManifest("", "here").ok());
   EXPECT_FALSE(ParseManifest("- a", "here").ok());
 }

@@ -40,7 +40,7 @@ TEST(ExtensionJsonTest, QuotedValuesAndCamelCaseAreTheSame) {
             Canonical(R"({"self_extend": {"neighbor_window": 4}, "attention_log_scaling": true})"));
 }
 
-TEST(ExtensionJsonTest, WhatIsNotUnderstoodIsRefusedByName) {
+TEST(ExtensionJsonTest, UnknownFieldsAndValuesAreRefusedByName) {
   for (const auto& [text, said] : {
            std::pair{"", "is not a JSON object"},
            std::pair{"[]", "is not a JSON object"},

@@ -100,7 +100,7 @@ TEST(PlannerTest, PutsSpecialsAndPromptAroundTheContent) {
   EXPECT_EQ(plan->capacity, 16);
 }
 
-TEST(PlannerTest, PoolsWhatTheModelPools) {
+TEST(PlannerTest, PoolsAsTheModelDoes) {
   const std::vector<int32_t> content{20, 21};
   ModelManifest model = FakeManifest();
   model.pooling = Pooling::kCls;
@@ -217,7 +217,7 @@ TEST(PlannerTest, MaxTokensCutsBeforeTheExtensionApplies) {
   }
 }
 
-TEST(PlannerTest, MaxTokensRefusesWhatTruncationDoesNotCut) {
+TEST(PlannerTest, MaxTokensRefusesLongInputsWithoutTruncation) {
   const std::vector<int32_t> content = Ids(9), complete = Ids(11);
   EXPECT_TRUE(PlanInput(FakeManifest(), {.content = content}, {.max_tokens = 11}).ok());
   const auto refused = PlanInput(FakeManifest(), {.content = content}, {.max_tokens = 10});
@@ -235,7 +235,7 @@ TEST(PlannerTest, MaxTokensRefusesWhatTruncationDoesNotCut) {
   EXPECT_TRUE(CheckMaxTokens(std::nullopt).ok());
 }
 
-TEST(PlannerTest, TheServersLimitAppliesToWhatTruncationLeaves) {
+TEST(PlannerTest, TheServersLimitAppliesAfterTruncation) {
   const std::vector<int32_t> content = Ids(100);
   PlanOptions options{.truncate = Truncate::kEnd, .limits = {.max_tokens = 40}};
   EXPECT_EQ(PlanInput(FakeManifest(), {.content = content}, options)->truncated_tokens, 86);
@@ -255,7 +255,7 @@ TEST(PlannerTest, TheServersLimitAppliesToWhatTruncationLeaves) {
             "INPUT_BEYOND_SERVER_LIMIT");
 }
 
-TEST(PlannerTest, SpansAreClippedToWhatMaxTokensLeaves) {
+TEST(PlannerTest, SpansAreClippedToMaxTokens) {
   const std::vector<int32_t> content = Ids(9);
   const std::vector<Range> ranges{{0, 3}, {3, 9}};
   const SpanChoice spans{.ranges = ranges};
@@ -510,7 +510,7 @@ TEST(PlannerTest, SpansMoveWithPromptAndTruncation) {
 
 // Tests long late chunking. Windows of 12 content tokens that share 4, [0, 12) [8, 20) [16, 28) [18, 30), provide the
 // tokens [0, 10) [10, 18) [18, 23) [23, 30).
-TEST(PlannerTest, SpansTakeEachTokenFromTheWindowWhoseEdgeIsFarthest) {
+TEST(PlannerTest, SpansTakeEachTokenFromTheWindowInWhichItIsFarthestFromAnEdge) {
   const std::vector<int32_t> prompt{10, 11}, content = Ids(30);
   const std::vector<Range> ranges{{0, 10}, {8, 25}, {29, 30}};
   const SpanChoice choice{.ranges = ranges, .required = true};
@@ -536,7 +536,7 @@ TEST(PlannerTest, SpansTakeEachTokenFromTheWindowWhoseEdgeIsFarthest) {
 }
 
 // Uses the same windows for the last 30 of 40 content tokens.
-TEST(PlannerTest, SpansOverWindowsAreClippedToWhatMaxTokensLeaves) {
+TEST(PlannerTest, SpansOverWindowsAreClippedToMaxTokens) {
   const std::vector<int32_t> prompt{10, 11}, content = Ids(40);
   const std::vector<Range> ranges{{0, 12}, {2, 5}, {18, 35}};
   const SpanChoice choice{.ranges = ranges}, required{.ranges = ranges, .required = true};

@@ -65,7 +65,7 @@ TEST(WindowsTest, NeighborsFormEvenGroups) {
 
 // Compares with the definition: of the windows that contain a token, the one whose nearest edge is farthest away. Edges
 // at the start and at the end of the text do not count.
-TEST(WindowsTest, EachTokenBelongsToTheWindowWhoseEdgeIsFarthest) {
+TEST(WindowsTest, EachTokenBelongsToTheWindowInWhichItIsFarthestFromAnEdge) {
   std::mt19937 random(11);
   for (int round = 0; round < 300; ++round) {
     const int content = std::uniform_int_distribution(1, 120)(random);

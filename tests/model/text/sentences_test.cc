@@ -49,7 +49,7 @@ TEST(SentencesTest, ACallerMayRunOutOfMemory) {
 // Found by tests/fuzz: the crate panicked on an empty text.
 TEST(SentencesTest, AnEmptyTextHasNone) { EXPECT_THAT(Sentences(""), IsEmpty()); }
 
-TEST(SentencesTest, RefuseWhatIsNotUtf8) {
+TEST(SentencesTest, RefuseInvalidUtf8) {
   const absl::Status status = ForEachSentence("a\xff", [](ByteRange) { ADD_FAILURE(); });
   EXPECT_EQ(ErrorReason(status), "INVALID_UTF8");
 }

@@ -135,7 +135,7 @@ TEST_F(TokenizerTest, TakesMegabytes) {
   EXPECT_EQ(tokenizer_->Tokenize(std::string(1'000'000, 'x'))->ids.size(), 1u);
 }
 
-TEST_F(TokenizerTest, LooksNoFurtherThanItMust) {
+TEST_F(TokenizerTest, ReadsNoMoreOfTheTextThanItNeeds) {
   std::string text;
   while (text.size() < 5'000'000) text += "the mills, unbelievable! ";
   const std::vector<int32_t> all = tokenizer_->Tokenize(text)->ids;
@@ -146,7 +146,7 @@ TEST_F(TokenizerTest, LooksNoFurtherThanItMust) {
   EXPECT_EQ(tokenizer_->Tokenize(text, 1'600'000)->ids, all);
 }
 
-TEST_F(TokenizerTest, WhatCannotBeCutHasALimit) {
+TEST_F(TokenizerTest, TextThatCannotBeCutHasALimit) {
   const absl::Status status = tokenizer_->Tokenize(std::string(9 << 20, 'x')).status();
   EXPECT_EQ(ErrorReason(status), "TOKENIZER_FAILED");
   EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("9437184 bytes"), HasSubstr("536870912")));

@@ -121,7 +121,7 @@ def test_an_expanded_table_is_not_expanded_again(texts, tmp_path, capfd):
         ("bert", ["--learning-rate", "nan"], "--learning-rate nan is not above 0"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_with_a_sentence(kind, flags, says, texts, tmp_path, capfd):
+def test_untrainable_checkpoints_have_a_readable_error(kind, flags, says, texts, tmp_path, capfd):
     assert main(["positions", str(tiny(tmp_path / "tiny", kind)), "--out", str(tmp_path / "out"), "--texts", str(texts), *flags]) == 1
     assert says in capfd.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from train_cases import STRIDE, read, tiny
 
 from model.export import bert
 from model.train import checkpoint, loop
-from model.train.encoder import Sequence, TextSide, encode, log_scale
+from model.train.encoder import Sequence, TextWrapper, encode, log_scale
 from model.train.errors import TrainError
 from model.train.positions import Positions, Settings
 
@@ -40,7 +40,7 @@ class OneNumber:
             self.number.copy_(state["number"])
 
 
-def test_the_rate_warms_up_and_falls_to_nothing(tmp_path):
+def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path):
     recipe = OneNumber()
     assert loop.train(recipe, loop.Budget(steps=40), tmp_path / "state.pt", {}) == 40
     moved = [before - after for before, after in zip(recipe.numbers, [*recipe.numbers[1:], recipe.number.item()])]
@@ -103,7 +103,7 @@ def test_a_second_interruption_stops_at_once_and_keeps_the_last_state(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
+def test_a_loss_that_is_nan_stops_the_training(tmp_path):
     recipe = OneNumber()
     recipe.number.data.fill_(math.nan)
     with pytest.raises(TrainError, match="loss of step 0 is nan"):
@@ -150,12 +150,12 @@ def test_the_teacher_of_a_long_text_is_the_mean_of_its_windows_by_their_tokens(o
 
 
 def test_queries_and_passages_have_their_own_prompts(original):
-    text = TextSide(original.tokenizer, {"query": "q: ", "document": "d: "})
+    text = TextWrapper(original.tokenizer, {"query": "q: ", "document": "d: "})
     ids = {letter: original.tokenizer.encode(letter + ": ", add_special_tokens=False).ids for letter in "qd"}
     assert text.wrap([9, 8], "query") == [3, *ids["q"], 9, 8, 2]
     assert text.wrap([9, 8], "passage") == [3, *ids["d"], 9, 8, 2]
     assert text.room(32) == 28
-    assert TextSide(original.tokenizer, {}).wrap([9], "query") == [3, 9, 2]
+    assert TextWrapper(original.tokenizer, {}).wrap([9], "query") == [3, 9, 2]
 
 
 def test_attention_is_scaled_by_the_logarithm_of_the_length(original):

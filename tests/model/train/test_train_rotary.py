@@ -43,7 +43,7 @@ def student_vectors(recipe: Rotary, sequences: list[list[int]]) -> torch.Tensor:
     return recipe._student_vectors(sequences)
 
 
-def test_the_student_comes_to_its_teacher(original, trained):
+def test_the_student_approaches_its_teacher(original, trained):
     sequences = held_out(original)
     with torch.inference_mode():
         teacher = encode(trained._plain, plain(sequences), "MEAN", False)

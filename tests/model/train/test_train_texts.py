@@ -73,7 +73,7 @@ def test_a_paragraph_is_read_once(tmp_path):
     assert [len(text) for text in texts.read([tmp_path])] == [3, 3]
 
 
-def test_other_languages_are_left_out_when_english_is_asked_for(tmp_path):
+def test_english_leaves_other_languages_out(tmp_path):
     (tmp_path / "de.txt").write_text(long(GERMAN, "x"))
     (tmp_path / "en.txt").write_text(long(ENGLISH, "y"))
     assert len(texts.read([tmp_path])) == 2
@@ -93,7 +93,7 @@ def test_other_languages_are_left_out_when_english_is_asked_for(tmp_path):
         ("cut.txt.gz", gzip.compress(b"x" * 1000)[:20], "cannot be read"),
     ],
 )
-def test_what_cannot_be_read_is_refused(tmp_path, name, content, says):
+def test_unreadable_texts_are_refused(tmp_path, name, content, says):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(TrainError, match=says):
@@ -123,10 +123,10 @@ def test_stretches_begin_everywhere():
 def test_too_few_texts_are_refused_with_advice():
     from tiny_checkpoints import tiny_tokenizer
 
-    from model.export import text_side
+    from model.export import tokenizer_file
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_str(text_side.strip(tiny_tokenizer().to_str()))
+    tokenizer = Tokenizer.from_str(tokenizer_file.strip(tiny_tokenizer().to_str()))
     paragraphs = prose(500).split("\n\n")
     with pytest.raises(TrainError, match="at least 100000; install something"):
         corpus.build([paragraphs], tokenizer, 0, 100_000, 10**6, "install something")

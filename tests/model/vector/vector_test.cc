@@ -23,7 +23,7 @@ TEST(VectorTest, NormalizesToLengthOne) {
   EXPECT_EQ(tiny[0], 1.0f);
 }
 
-TEST(VectorTest, RefusesWhatHasNoDirection) {
+TEST(VectorTest, RefusesVectorsWithoutADirection) {
   for (const float bad : {0.0f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     std::vector<float> vector{bad, 0};
     EXPECT_EQ(ErrorReason(Normalize(vector)), "UNUSABLE_VECTOR") << bad;

@@ -362,7 +362,7 @@ TEST_F(AdmissionTest, DestroyedPermitsLeaveNothingHeld) {
 
 // Clients that are refused together must not return together. Retry delays therefore differ from the expected wait by
 // up to a quarter.
-TEST_F(AdmissionTest, HintsAreScattered) {
+TEST_F(AdmissionTest, RetryDelaysAreRandomized) {
   const auto expect_scattered = [this](int calls, const ResourceRequest& each, absl::Duration middle) {
     const Permits full = Fill(calls, each);
     std::set<absl::Duration> hints;
@@ -409,7 +409,7 @@ TEST_F(AdmissionTest, AClientThatComesBackStartsNow) {
   EXPECT_EQ(permits.back()->start(), clock_.Now());
 }
 
-TEST_F(AdmissionTest, CancelledCallsAreNotHeldAgainstAClient) {
+TEST_F(AdmissionTest, CancelledCallsDoNotAdvanceTheClientsClock) {
   const absl::Time now = clock_.Now();
   Permits permits;
   for (int i = 0; i < 6; ++i) permits.push_back(*Admit({.client = "a", .tokens = 1, .work = absl::Seconds(1)}));
@@ -419,7 +419,7 @@ TEST_F(AdmissionTest, CancelledCallsAreNotHeldAgainstAClient) {
 }
 
 // A refused call does not advance its client's clock, and does not create a client.
-TEST_F(AdmissionTest, RefusedCallsAreNotHeldAgainstAClient) {
+TEST_F(AdmissionTest, RefusedCallsDoNotAdvanceTheClientsClock) {
   {
     const Permits full = Fill(10, {.tokens = 100, .work = absl::Milliseconds(100)});
     for (int i = 0; i < 100; ++i) {

@@ -34,7 +34,7 @@ std::unique_ptr<Charge> Held(Ledger& ledger, const std::string& client, int64_t 
   return charge;
 }
 
-TEST(LedgerTest, BytesAreBoundedAndGivenBack) {
+TEST(LedgerTest, BytesAreBoundedAndReleased) {
   Ledger ledger(100);
   auto first = Held(ledger, "a", 60);
   const auto second = Held(ledger, "b", 40);
@@ -49,7 +49,7 @@ TEST(LedgerTest, BytesAreBoundedAndGivenBack) {
   EXPECT_TRUE(third->Hold(Memory::kRequests, 60).ok());
 }
 
-TEST(LedgerTest, TellsWhatIsHeldByKind) {
+TEST(LedgerTest, ReportsBytesByKind) {
   Ledger ledger(1 << 20);
   const auto call = ledger.BeginCall("a", 0);
   ASSERT_TRUE(call.ok());

@@ -105,7 +105,7 @@ TEST_F(ServiceTest, AnUnknownProfileIsNotFound) {
   EXPECT_EQ(stub_->GetModel(&context, request, &model).error_code(), grpc::NOT_FOUND);
 }
 
-TEST_F(ServiceTest, AModelTellsItsAliases) {
+TEST_F(ServiceTest, AModelListsItsAliases) {
   grpc::ClientContext get_context, list_context;
   v1::GetModelRequest request;
   request.set_model("fake:highest");

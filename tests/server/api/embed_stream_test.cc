@@ -127,7 +127,7 @@ TEST_F(EmbedStreamTest, AnEndInTheMiddleOfATextIsAnError) {
   EXPECT_EQ(ReadAll(*stream).size(), 1u);
   const grpc::Status status = stream->Finish();
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
-  EXPECT_THAT(status.error_message(), HasSubstr("\"half\" is not whole"));
+  EXPECT_THAT(status.error_message(), HasSubstr("\"half\" is incomplete"));
 }
 
 TEST_F(EmbedStreamTest, ErrorsOfTheStreamItselfEndIt) {
@@ -308,7 +308,7 @@ TEST_F(RawEmbedStreamTest, AnInvalidMessageBetweenTwoPartsEndsTheStream) {
         Send({FirstMessage("0", "a").SerializeAsString(), Message("long", "a ", true).SerializeAsString(), between,
               Message("long", "b").SerializeAsString()});
     EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
-    EXPECT_THAT(status.error_message(), HasSubstr("is \"other\", but the last part of \"long\" has not come"));
+    EXPECT_THAT(status.error_message(), HasSubstr("is \"other\", but the last part of \"long\" has not arrived"));
     ASSERT_EQ(answers.size(), 1u);
     EXPECT_TRUE(answers.contains("0"));
   }
@@ -368,7 +368,7 @@ TEST_F(EmbedStreamTest, MessagesReadAreAnsweredBeforeADrainEndsTheStream) {
 }
 
 // A message that arrives while the server drains is not accepted, and the client is told so.
-TEST_F(EmbedStreamTest, ASendingClientIsToldOfTheDrain) {
+TEST_F(EmbedStreamTest, AStreamThatStillSendsEndsWithUnavailableInADrain) {
   const auto stream = Open();
   stream->Write(FirstMessage("0", "a"));
   v1::EmbedStreamResponse answer;
@@ -420,7 +420,7 @@ TEST_F(OldStreamTest, AnIdleStreamEndsToo) {
   ExpectTooOld(stream->Finish());
 }
 
-TEST_F(EmbedStreamTest, YoungStreamsGoOn) {
+TEST_F(EmbedStreamTest, StreamsBelowMaxAgeContinue) {
   const auto stream = Open();
   stream->Write(FirstMessage("a", "a"));
   v1::EmbedStreamResponse answer;

@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using v1::EmbedOptions;
 
-TEST_F(ServiceTest, EmbedsAndSaysWhatWasDone) {
+TEST_F(ServiceTest, EmbedsAndReportsThePlan) {
   v1::EmbedRequest request = Request("a b");
   request.add_inputs()->set_text("ccc");
   request.mutable_options()->set_prompt_name("passage");
@@ -37,7 +37,7 @@ TEST_F(ServiceTest, EmbedsAndSaysWhatWasDone) {
   EXPECT_GT(response.timing().total().nanos(), 0);
 }
 
-TEST_F(ServiceTest, TruncatesTextsAndCutsVectorsWhenAsked) {
+TEST_F(ServiceTest, TruncatesTextsAndDropsDimensionsOnRequest) {
   v1::EmbedRequest request = Request("a a a a a a a a a a a a a a a a a a a a");
   request.mutable_options()->set_truncate(EmbedOptions::END);
   request.mutable_options()->set_dimensions(2);
@@ -115,7 +115,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadRequest{"Blank", [](auto& r) { r.mutable_inputs(0)->set_text("  "); }, grpc::INVALID_ARGUMENT, "inputs[0]",
                    "no tokens"},
         BadRequest{"TooLong", [](auto& r) { r.mutable_inputs(0)->set_text(kTooLong); }, grpc::INVALID_ARGUMENT,
-                   "inputs[0]", "has 22 tokens (specials and prompt included); the limit is 16"},
+                   "inputs[0]", "has 22 tokens (special tokens and prompt included); the limit is 16"},
         BadRequest{"UnknownModel", [](auto& r) { r.mutable_options()->set_model("e5"); }, grpc::NOT_FOUND,
                    "options.model", "fake"},
         BadRequest{"UnknownPrompt", [](auto& r) { r.mutable_options()->set_prompt_name("p"); }, grpc::INVALID_ARGUMENT,
@@ -186,7 +186,7 @@ INSTANTIATE_TEST_SUITE_P(
                      r.mutable_options()->set_max_tokens(5);
                      r.mutable_inputs(0)->set_text("a a a a");
                    },
-                   grpc::INVALID_ARGUMENT, "inputs[0]", "has 6 tokens (specials and prompt included); options.max_tokens is 5"},
+                   grpc::INVALID_ARGUMENT, "inputs[0]", "(special tokens and prompt included); options.max_tokens is 5"},
         BadRequest{"SpanVectorsOfNothing",
                    [](auto& r) { r.mutable_options()->set_output(EmbedOptions::SPAN_VECTORS); }, grpc::INVALID_ARGUMENT,
                    "options.spans", "one of ranges, sentences and every_tokens"},
@@ -236,7 +236,7 @@ INSTANTIATE_TEST_SUITE_P(
                      for (int i = 0; i < 2; ++i) r.add_inputs()->set_text(kTooLong);
                      r.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(4);
                    },
-                   grpc::INVALID_ARGUMENT, "inputs", "the limit of a call is 20"},
+                   grpc::INVALID_ARGUMENT, "inputs", "the limit per call is 20"},
         BadRequest{"TooLarge", [](auto& r) { r.mutable_inputs(0)->set_text(std::string(70000, 'a')); },
                    grpc::INVALID_ARGUMENT, "", "the limit is 65536"}),
     [](const auto& info) { return info.param.name; });

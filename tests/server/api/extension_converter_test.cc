@@ -52,13 +52,13 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
   const Profiles profiles{{"rope", Extension{.positions = Yarn{}}}};
   for (const Bad& bad : {
            // Methods that the family does not support.
-           Bad{R"({"ntk": {"base": 20000}})", kApe, "ntk", "it has: windows, grouped, recurrent, interpolation"},
+           Bad{R"({"ntk": {"base": 20000}})", kApe, "ntk", "its methods: windows, grouped, recurrent, interpolation"},
            Bad{R"({"ntk_dynamic": {}})", kApe, "ntk_dynamic", "is not available for fake"},
-           Bad{R"({"ntk_by_parts": {}})", kApe, "ntk_by_parts", "positions are APE"},
+           Bad{R"({"ntk_by_parts": {}})", kApe, "ntk_by_parts", "a model of family APE"},
            Bad{R"({"yarn": {}})", kApe, "yarn", "is not available"},
            Bad{R"({"self_extend": {}})", kApe, "self_extend", "is not available"},
            Bad{R"({"resonance": true})", kApe, "resonance", "is not available"},
-           Bad{R"({"profile": "rope"})", kApe, "profile", "\"rope\" does not fit this model: yarn"},
+           Bad{R"({"profile": "rope"})", kApe, "profile", "this model does not support the profile \"rope\": yarn"},
            // Bad numbers: zero, negative, not a number, infinite, huge.
            Bad{R"({"grouped": {"factor": 0}})", kApe, "grouped.factor", "is 0; it must be 1 to 65536"},
            Bad{R"({"grouped": {"factor": 65537}})", kApe, "grouped.factor", "is 65537"},

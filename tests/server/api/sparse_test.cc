@@ -246,7 +246,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "options.max_terms", "SPARSE"}),
     [](const auto& info) { return info.param.name; });
 
-TEST_F(SparseServiceTest, TheMaximumMayBeAskedForByName) {
+TEST_F(SparseServiceTest, TheMaximumMayBeNamed) {
   v1::EmbedRequest request = Request("a");
   request.mutable_options()->set_normalize(false);
   request.mutable_options()->mutable_extension()->mutable_windows()->set_aggregation(v1::Extension::Windows::MAX);
@@ -279,7 +279,7 @@ TEST_F(SparseOnlyTest, RefusesOtherOutputsByName) {
     EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
     EXPECT_THAT(status.error_message(), HasSubstr("options.output"));
     EXPECT_THAT(status.error_message(), HasSubstr(EmbedOptions::Output_Name(output)));
-    EXPECT_THAT(status.error_message(), HasSubstr("it gives: SPARSE"));
+    EXPECT_THAT(status.error_message(), HasSubstr("it supports: SPARSE"));
   }
 }
 
@@ -308,13 +308,13 @@ TEST_F(SmallAnswersTest, AnswersBeyondTheLimitAreRefused) {
   EXPECT_THAT(status.error_message(), HasSubstr("would be answered with 432 bytes"));
 }
 
-TEST_F(ServiceTest, AModelWithoutASparseHeadSaysWhatItHas) {
+TEST_F(ServiceTest, AModelWithoutASparseHeadListsItsOutputs) {
   v1::EmbedRequest request = Request("a");
   request.mutable_options()->set_output(EmbedOptions::SPARSE);
   const grpc::Status status = Embed(request);
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("SPARSE"));
-  EXPECT_THAT(status.error_message(), HasSubstr("it gives: ONE_VECTOR, WINDOW_VECTORS, SPAN_VECTORS"));
+  EXPECT_THAT(status.error_message(), HasSubstr("it supports: ONE_VECTOR, WINDOW_VECTORS, SPAN_VECTORS"));
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ TEST_F(TeiTest, ErrorsNameTheFieldsOfTei) {
   const auto [field, message] = refused(TeiRequest(text));
   EXPECT_EQ(field, "inputs");
   EXPECT_THAT(message, ::testing::StartsWith("inputs: has "));
-  EXPECT_THAT(message, HasSubstr("Windows (tei.profile of the server's config) take any length; truncate cuts it"));
+  EXPECT_THAT(message, HasSubstr("use windows (tei.profile in the server's config); to cut it, set truncate"));
   tei::v1::EmbedRequest cut = TeiRequest("a");
   cut.set_dimensions(5);
   EXPECT_EQ(refused(cut).first, "dimensions");
@@ -130,7 +130,7 @@ TEST_F(TeiTest, AnswersInOrder) {
   EXPECT_TRUE(stream->Finish().ok());
 }
 
-TEST_F(TeiTest, ABrokenMessageEndsTheStreamAfterWhatCameBefore) {
+TEST_F(TeiTest, ABrokenMessageEndsTheStreamAfterEarlierAnswers) {
   grpc::ClientContext context;
   const auto stream = tei_->EmbedStream(&context);
   stream->Write(TeiRequest("a"));

@@ -145,7 +145,7 @@ TEST_F(TokenVectorsTest, OneVectorIsRefused) {
   const grpc::Status status = Embed(request);
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("options.output"));
-  EXPECT_THAT(status.error_message(), HasSubstr("it gives: TOKEN_VECTORS"));
+  EXPECT_THAT(status.error_message(), HasSubstr("it supports: TOKEN_VECTORS"));
 }
 
 TEST_F(TokenVectorsTest, QueriesAreNotExtended) {

@@ -52,7 +52,7 @@ class WiringTest : public ServiceTest {
   }
 };
 
-TEST_F(WiringTest, PriorityBulkRunsAfterWhatCameLater) {
+TEST_F(WiringTest, PriorityBulkRunsAfterLaterInteractiveCalls) {
   // Makes a sequence whose first token identifies its request.
   const auto request = [](uint32_t id) {
     v1::EmbedRequest request;
@@ -139,7 +139,7 @@ TEST_F(WiringTest, TheTokenizersMemoryIsOnTheLedgerInEveryMethod) {
   EXPECT_EQ(server_.ledger().bytes(), 0);
 }
 
-TEST_F(WiringTest, MemoryThatCallsHoldIsReportedByKindAndGivenBack) {
+TEST_F(WiringTest, MemoryThatCallsHoldIsReportedByKindAndReleased) {
   std::jthread first = Occupy();
   const auto held = server_.ledger().held();
   for (const char* kind : {"calls", "requests", "plans", "answers"}) EXPECT_GT(held.at(kind), 0) << kind;

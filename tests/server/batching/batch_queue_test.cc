@@ -238,7 +238,7 @@ TEST(BatchQueueTest, WithTheSameStartTheOldestIsFirst) {
   EXPECT_THAT(Take(queue, {.max_tokens = 100}), ElementsAre(3001, 1001, 2001));
 }
 
-TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithWhatComesLater) {
+TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithLaterJobs) {
   BatchQueue queue;
   const BatchLimits one{.max_tokens = 10};
   queue.Push(MakeJob(1, {10, 10, 10}, {.work = absl::Seconds(3)}), kStart);
@@ -255,7 +255,7 @@ TEST(BatchQueueTest, WindowsOfALongJobInterleaveWithWhatComesLater) {
 }
 
 // Otherwise, a client with several texts per call would get less than a client with one text per call.
-TEST(BatchQueueTest, AJobOfOneBatchGoesOnBeforeWhatCameLater) {
+TEST(BatchQueueTest, AJobOfOneBatchKeepsItsPlaceBeforeLaterJobs) {
   BatchQueue queue;
   const BatchLimits two{.max_tokens = 20};
   queue.Push(MakeJob(1, {10}), kStart);
@@ -279,7 +279,7 @@ TEST(BatchQueueTest, ALongJobGetsAShareOfABusyDevice) {
 }
 
 // All long jobs together must not get more than a single one would.
-TEST(BatchQueueTest, LongJobsShareWhatOneWouldGet) {
+TEST(BatchQueueTest, LongJobsTogetherGetTheShareOfOne) {
   BatchQueue queue;
   for (int job = 0; job < 6; ++job) {
     queue.Push(MakeJob(1, std::vector<int>(100, 10), {.work = absl::Seconds(100)}), kStart);
@@ -293,7 +293,7 @@ TEST(BatchQueueTest, LongJobsShareWhatOneWouldGet) {
   EXPECT_LE(long_ran, 60);
 }
 
-TEST(BatchQueueTest, BulkThatHasWaitedLongStillGivesWay) {
+TEST(BatchQueueTest, BulkRunsAfterInteractiveHoweverLongItHasWaited) {
   BatchQueue queue;
   queue.Push(MakeJob(1, {10}, {.priority = Priority::kBulk}), kStart);
   queue.Push(MakeJob(2, {10, 10, 10}, {.start = kStart + absl::Hours(2), .work = absl::Hours(1)}), kStart);
@@ -320,7 +320,7 @@ TEST(BatchQueueTest, AMovedJobExpiresAndIsRemoved) {
   EXPECT_EQ(queue.tokens(), 0);
 }
 
-TEST(BatchQueueTest, RoomIsGivenBackAsSequencesAreTaken) {
+TEST(BatchQueueTest, PermitsAreReleasedAsSequencesAreTaken) {
   BatchQueue queue;
   const auto permit = std::make_shared<CountingPermit>();
   const auto job = MakeJob(1, {10, 30, 60}, {.work = absl::Seconds(10), .permit = permit});

@@ -24,7 +24,7 @@ TEST(DecayedRatioTest, WeighsObservationsByTheDenominator) {
   EXPECT_DOUBLE_EQ(ratio.value(), (decayed + 8) / (decayed + 2));
 }
 
-TEST(DecayedRatioTest, ForgetsWhatIsFarBeyondItsMemory) {
+TEST(DecayedRatioTest, ForgetsOldObservations) {
   DecayedRatio ratio(/*memory=*/5, /*assumed=*/100);
   for (int i = 0; i < 100; ++i) ratio.Add(2, 1);
   EXPECT_NEAR(ratio.value(), 2, 1e-3);

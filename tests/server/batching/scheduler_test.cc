@@ -99,7 +99,7 @@ TEST_F(SchedulerTest, ACancelledJobNeverReachesTheEncoder) {
 }
 
 // A client that keeps cancelling while one batch runs must not fill the memory.
-TEST_F(SchedulerTest, ACancelledJobKeepsOnlyWhatARunningBatchReads) {
+TEST_F(SchedulerTest, ACancelledJobKeepsOnlySequencesOfARunningBatch) {
   encoder_.CloseGate();
   Pending job = MakePending({MakeSequence(1, 90), MakeSequence(2, 90), MakeSequence(3, 90)});
   ASSERT_TRUE(lane_->Submit(job.job).ok());
@@ -260,7 +260,7 @@ TEST_F(SchedulerTest, QueueStateAlsoCountsBatchesWhoseCallsAreGone) {
   while (lane_->queue_state().running_batches > 0) absl::SleepFor(absl::Milliseconds(1));
 }
 
-TEST_F(SchedulerTest, QueueStateTellsTheAge) {
+TEST_F(SchedulerTest, QueueStateHasTheAgeOfTheOldestJob) {
   Pending blocker = BlockWorker();
   EXPECT_EQ(lane_->queue_state().oldest, absl::ZeroDuration());
   Pending waiting = MakePending({MakeSequence(1, 5)});
@@ -351,7 +351,7 @@ absl::Duration MeasuredWork(int workers, const CostModel& costs, absl::Duration 
 
 bool Near(absl::Duration one, absl::Duration other) { return absl::AbsDuration(one - other) < absl::Microseconds(1); }
 
-TEST(SchedulerMeasureTest, WorkIsWhatTheWholeDeviceTakes) {
+TEST(SchedulerMeasureTest, WorkIsMeasuredInSecondsOfTheWholeDevice) {
   EXPECT_TRUE(Near(MeasuredWork(1, {}, absl::Seconds(2), 10), absl::Seconds(2)));
   EXPECT_TRUE(Near(MeasuredWork(1, {}, absl::Seconds(2), 100), absl::Seconds(20)));
   EXPECT_TRUE(Near(MeasuredWork(4, {}, absl::Seconds(2), 10), absl::Seconds(0.5)));
@@ -359,7 +359,7 @@ TEST(SchedulerMeasureTest, WorkIsWhatTheWholeDeviceTakes) {
   EXPECT_TRUE(Near(MeasuredWork(1, {.attention = 0.5}, absl::Seconds(6), 10), absl::Seconds(1)));
 }
 
-TEST_F(SchedulerTest, WorkFollowsWhatBatchesTookLately) {
+TEST_F(SchedulerTest, WorkFollowsTheTimesOfRecentBatches) {
   const auto run = [this](absl::Duration took) {
     encoder_.CloseGate();
     const int calls = static_cast<int>(encoder_.batches().size());
@@ -391,7 +391,7 @@ class CountingPermit final : public QueuePermit {
   std::atomic<int64_t> released = 0;
 };
 
-TEST_F(SchedulerTest, RoomIsGivenBackWhenABatchBeginsOrNeverWill) {
+TEST_F(SchedulerTest, PermitsAreReleasedWhenABatchBeginsOrItsJobEnds) {
   const auto running = std::make_shared<CountingPermit>(), cancelled = std::make_shared<CountingPermit>(),
              late = std::make_shared<CountingPermit>(), left = std::make_shared<CountingPermit>();
   encoder_.CloseGate();
@@ -462,7 +462,7 @@ TEST(SchedulerOversizedTest, NeverTakesEveryWorker) {
 }
 
 // Both workers are free when a job of many sequences arrives, so they divide it.
-TEST(SchedulerShareTest, FreeWorkersDivideWhatWaits) {
+TEST(SchedulerShareTest, FreeWorkersDivideWaitingSequences) {
   FakeClock clock;
   FakeEncoder encoder;
   encoder.CloseGate();

@@ -86,7 +86,7 @@ models:
   EXPECT_EQ(config->models[1].path, "/abs/b");
 }
 
-TEST(ConfigTest, ReadsHowTeiGetsLongTextsThrough) {
+TEST(ConfigTest, ReadsTheExtensionOfTei) {
   const auto config = ParseConfig("models: [{path: x}]\ntei: {extension: {windows: {tokens: 64}}}", "");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->tei.extension, R"({"windows":{"tokens":"64"}})");
@@ -99,7 +99,7 @@ TEST(ConfigTest, ReadsHowTeiGetsLongTextsThrough) {
   EXPECT_FALSE(by_name->tei.has_extension());
 }
 
-TEST(ConfigTest, ReadsWhatOperatorsSet) {
+TEST(ConfigTest, ReadsPathsAddressesDurationsAndLimits) {
   const auto config = ParseConfig(R"(
 health_listen: 0.0.0.0:50052
 channelz: true
@@ -196,11 +196,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\ntls: {cert: a}", "tls.cert is unknown"},
         BadConfig{"models: [{path: x, name: 'a\xff'}]", "line 1: holds text that is not UTF-8"},
         BadConfig{"models: [{path: x}]\nprofiles: {'a\xff': {windows: {}}}", "line 2: holds text that is not UTF-8"},
-        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://example.org/'}", "which is no origin"},
-        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://a.org,https://b.org'}", "which is no origin"},
+        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://example.org/'}", "which is not an origin"},
+        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://a.org,https://b.org'}",
+                  "which is not an origin"},
         BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: example.org}", "allowed_origin is \"example.org\""},
-        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://Example.org'}", "which is no origin"},
-        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: \"*\\r\\nx: y\"}", "which is no origin"},
+        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://Example.org'}", "which is not an origin"},
+        BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: \"*\\r\\nx: y\"}", "which is not an origin"},
         // gRPC answers reflection and channelz itself, without checking keys.
         BadConfig{"models: [{path: x}]\napi_keys: k", "reflection must be false with api_keys"},
         BadConfig{"models: [{path: x}]\napi_keys: k\nreflection: true", "reflection must be false with api_keys"},

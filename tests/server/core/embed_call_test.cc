@@ -117,7 +117,7 @@ TEST_F(EmbedCallTest, WhenEveryInputFailsAloneNothingRuns) {
   EXPECT_THAT(encoder_->batches(), IsEmpty());
 }
 
-TEST_F(EmbedCallTest, TheServersTokenLimitAppliesToWhatTruncationLeaves) {
+TEST_F(EmbedCallTest, TheServersTokenLimitAppliesAfterTruncation) {
   EmbedParams params = MakeParams({Input(std::string_view("a a a a a a a a a a a a a a a a a a a a"))});
   params.input_options.plan.truncate = Truncate::kEnd;
   params.input_options.plan.limits.max_tokens = 21;
@@ -141,7 +141,7 @@ std::vector<std::string> NamesOf(const RequestTrace& trace) {
   return names;
 }
 
-TEST_F(EmbedCallTest, ATracedCallTellsItsPhasesAndNumbers) {
+TEST_F(EmbedCallTest, ATracedCallRecordsItsPhasesAndCounts) {
   RequestTrace trace(clock_.Now());
   caller_.trace = &trace;
   std::promise<void> release;
@@ -226,7 +226,7 @@ TEST_F(EmbedCallTest, ACancelledCallNeverReachesTheEncoder) {
 }
 
 // The place is returned at once, not only when a thread reaches the call.
-TEST_F(EmbedCallTest, ACancelledCallGivesItsPlaceBackAtOnce) {
+TEST_F(EmbedCallTest, ACancelledCallReleasesItsPermitAtOnce) {
   std::promise<void> release;
   pool_->Run([&release] { release.get_future().wait(); });
   caller_.caller.max_queued_tokens = 10;
@@ -292,7 +292,7 @@ TEST_F(EmbedCallTest, TheQueueTimeHasTheWaitForAThreadInIt) {
 }
 
 // The calls of the warm-up are measured, too.
-TEST_F(EmbedCallTest, WarmingUpTellsHowLongWorkTakes) {
+TEST_F(EmbedCallTest, WarmingUpMeasuresThroughput) {
   EXPECT_EQ(model_->lane().WorkOf(1000), absl::ZeroDuration());
   ASSERT_TRUE(WarmUp(*model_).ok());
   EXPECT_GT(model_->lane().WorkOf(1000), absl::ZeroDuration());
@@ -306,7 +306,7 @@ TEST_F(EmbedCallTest, OutOfMemoryFailsTheCall) {
 }
 
 // Token ids, prompts and special tokens must not count, and a single call must not count much.
-TEST_F(EmbedCallTest, LearnsHowManyTokensAByteMakes) {
+TEST_F(EmbedCallTest, UpdatesTokensPerByte) {
   const double before = model_->tokens_per_byte();
   const std::vector<uint32_t> ids(900, 11);
   const auto embed = [this](std::vector<absl::StatusOr<Input>> inputs) {
@@ -325,7 +325,7 @@ TEST_F(EmbedCallTest, LearnsHowManyTokensAByteMakes) {
 }
 
 // They are lengthened to a fixed number of tokens, whatever their bytes.
-TEST_F(EmbedCallTest, QueriesOfTokenVectorsTellNothingAboutTokensOfAByte) {
+TEST_F(EmbedCallTest, QueriesOfTokenVectorsDoNotChangeTokensPerByte) {
   ModelManifest manifest = FakeManifest();
   manifest.token_vectors = {.query_tokens = 16, .expansion_tokens = 16, .expansion_token = 50};
   Serve(manifest);
@@ -341,7 +341,7 @@ TEST_F(EmbedCallTest, QueriesOfTokenVectorsTellNothingAboutTokensOfAByte) {
   EXPECT_EQ(model_->tokens_per_byte(), before);
 }
 
-TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsGivenUp) {
+TEST_F(EmbedCallTest, ACallThatIsCancelledWhileItRunsIsStopped) {
   encoder_->CloseGate();
   const auto call = Start(MakeParams({Input(std::string_view("a"))}));
   encoder_->AwaitCalls(1);

@@ -60,7 +60,7 @@ TEST_F(ModelChoiceTest, AnAliasIsItsModelUnderItsProfile) {
   }
 }
 
-TEST_F(ModelChoiceTest, WhatIsUnknownIsRefusedWithWhatThereIs) {
+TEST_F(ModelChoiceTest, UnknownNamesListTheKnownOnes) {
   Add("e5");
   Add("rope", FakeRopeManifest());
   ExpectRefused("bge", absl::StatusCode::kNotFound, "UNKNOWN_MODEL",
@@ -71,7 +71,7 @@ TEST_F(ModelChoiceTest, WhatIsUnknownIsRefusedWithWhatThereIs) {
                 "is \"e5:nope\"; the model e5 has the profiles: archive, b:c");
   ExpectRefused("e5:", absl::StatusCode::kNotFound, "UNKNOWN_PROFILE", "is \"e5:\"; the model e5 has the profiles");
   ExpectRefused("e5:rotary", absl::StatusCode::kInvalidArgument, "METHOD_NOT_AVAILABLE",
-                "the profile \"rotary\" does not fit this model: yarn");
+                "this model does not support the profile \"rotary\": yarn");
   ExpectRefused("", absl::StatusCode::kInvalidArgument, "MODEL_NOT_NAMED", "this one has: e5, e5:archive");
   profiles_.clear();
   ExpectRefused("e5:archive", absl::StatusCode::kNotFound, "UNKNOWN_PROFILE", "the model e5 has no profiles");
@@ -87,7 +87,7 @@ TEST_F(ModelChoiceTest, AModelsNameWins) {
   EXPECT_TRUE(CheckAliases(models_.manifests(), profiles_).ok());
 }
 
-TEST_F(ModelChoiceTest, ANameForTwoThingsIsRefused) {
+TEST_F(ModelChoiceTest, AModelNamedLikeAnAliasIsRefused) {
   Add("e5");
   Add("e5:archive");
   EXPECT_THAT(std::string(CheckAliases(models_.manifests(), profiles_).message()),
@@ -102,7 +102,7 @@ TEST_F(ModelChoiceTest, TwoAliasesOfOneNameAreRefused) {
               HasSubstr("\"a:b:c\" would name two things"));
 }
 
-TEST_F(ModelChoiceTest, ListsTheAliasesThatAModelCanDo) {
+TEST_F(ModelChoiceTest, ListsTheAliasesThatAModelSupports) {
   Add("e5");
   EXPECT_THAT(AliasesOf(models_.manifests().front(), profiles_), ElementsAre("e5:archive", "e5:b:c"));
 }

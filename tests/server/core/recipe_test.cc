@@ -155,7 +155,7 @@ TEST(RecipeTest, EveryParameterOfACheckpointsScalingChangesTheRecipe) {
   }
 }
 
-TEST(RecipeTest, ChangesWithWhatShapesVectorsOnly) {
+TEST(RecipeTest, ChangesOnlyWithSettingsThatShapeVectors) {
   const std::string plain = Recipe(FakeManifest(), kPlain);
   EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 2, .encoding = "FLOAT32"}));
   EXPECT_NE(plain, Recipe(FakeManifest(), {.dimensions = 4, .encoding = "INT8"}));

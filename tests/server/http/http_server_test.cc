@@ -176,7 +176,7 @@ TEST_F(HttpServerTest, TakesWholeAddresses) {
   EXPECT_THAT(Ask(Post("http://x:80/v1/embeddings", kHello)), HasSubstr(" 200 "));
 }
 
-TEST_F(HttpServerTest, CrossOriginIsOffUnlessAskedFor) {
+TEST_F(HttpServerTest, CrossOriginIsOffByDefault) {
   EXPECT_THAT(Ask(Get("/v1/models")), Not(HasSubstr("Access-Control")));
   config_.http.allowed_origin = "https://example.org";
   http_.reset();
@@ -188,7 +188,7 @@ TEST_F(HttpServerTest, CrossOriginIsOffUnlessAskedFor) {
                     HasSubstr("Access-Control-Expose-Headers: retry-after, retry-after-ms\r\n")));
 }
 
-TEST_F(HttpServerTest, RefusesWhatIsNotJsonOrCompressed) {
+TEST_F(HttpServerTest, RefusesCompressedBodiesAndOtherTypesThanJson) {
   const std::string form = "POST /v1/embeddings HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}";
   EXPECT_THAT(Ask(form), AllOf(HasSubstr(" 415 "), HasSubstr("NOT_JSON"), HasSubstr("text/plain")));
   EXPECT_THAT(Ask(Post("/v1/embeddings", kHello, "Content-Encoding: gzip\r\n")),
@@ -287,7 +287,7 @@ TEST_F(HttpServerTest, SendsNoContinueToHttp10) {
   EXPECT_THAT(Ask(request), StartsWith("HTTP/1.1 200 "));
 }
 
-TEST_F(HttpServerTest, RefusesWhatIsNotHttp) {
+TEST_F(HttpServerTest, RefusesMalformedHttp) {
   for (const char* bytes : {"\x16\x03\x01\x02 TLS\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n",
                             "GET /health HTTP/1.1\r\nContent-Length: x\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
                             "GET health HTTP/1.1\r\n\r\n"}) {
@@ -313,7 +313,7 @@ TEST_F(HttpServerTest, RefusesPathsAndHeadersThatAreNotUtf8) {
   }
 }
 
-TEST_F(HttpServerTest, RefusesWhatTheReaderOfProtobufWouldDrop) {
+TEST_F(HttpServerTest, RefusesFieldsThatProtobufsReaderWouldDrop) {
   const std::string path = "/longembed/v1/embed";
   EXPECT_THAT(Ask(Post(path, R"({"inputs": [{"text": "a"}, null]})")),
               AllOf(HasSubstr(" 400 "), HasSubstr("inputs[1]: must be an object; it is null")));
@@ -362,7 +362,7 @@ TEST_F(HttpServerTest, NamesATokenIdThatCannotBeDecoded) {
   EXPECT_THAT(Ask(Post("/decode", R"({"ids": [[1, 50, 2], []]})")), HasSubstr("ids[1]: is empty"));
 }
 
-TEST_F(HttpServerTest, TellsAsTeiDoesThatThereAreNoInputs) {
+TEST_F(HttpServerTest, AnEmptyListHasTeisError) {
   for (const char* path : {"/embed", "/embed_all", "/tokenize"}) {
     EXPECT_THAT(Ask(Post(path, R"({"inputs": []})")),
                 AllOf(HasSubstr(" 400 "), HasSubstr(R"("error_type":"Empty")"), HasSubstr("NO_INPUTS")))
@@ -373,7 +373,7 @@ TEST_F(HttpServerTest, TellsAsTeiDoesThatThereAreNoInputs) {
               AllOf(HasSubstr(" 422 "), HasSubstr(R"("error_type":"Validation")")));
 }
 
-TEST_F(HttpServerTest, TellsAsTeiDoesThatTheModelIsNotSparse) {
+TEST_F(HttpServerTest, SparseVectorsOfADenseModelHaveTeisError) {
   EXPECT_THAT(Ask(Post("/embed_sparse", R"({"inputs": "a"})")),
               AllOf(HasSubstr(" 424 "), HasSubstr(R"("error_type":"Backend")"), HasSubstr("OUTPUT_NOT_AVAILABLE")));
 }
@@ -503,7 +503,7 @@ TEST_F(HttpServerTest, ATimeoutIsADeadline) {
               AllOf(HasSubstr(" 400 "), HasSubstr("BAD_TIMEOUT")));
 }
 
-TEST_F(HttpServerTest, OverloadSaysWhenToComeAgain) {
+TEST_F(HttpServerTest, OverloadHasRetryAfter) {
   encoder_.CloseGate();
   std::vector<std::future<std::string>> calls;
   const auto call = [&] {
@@ -540,7 +540,7 @@ TEST_F(HttpServerTest, HealthIsAnsweredEvenIfTheLedgerHasNoRoom) {
   EXPECT_THAT(Ask(Get("/health")), HasSubstr(" 200 "));
 }
 
-TEST_F(HttpServerTest, DrainsWhatHasBegunAndClosesWhatIsIdle) {
+TEST_F(HttpServerTest, ADrainFinishesCallsAndClosesIdleConnections) {
   RawConnection idle(http_->port()), busy(http_->port());
   idle.Send(Get("/health"));
   idle.ReadResponse();

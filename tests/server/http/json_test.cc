@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 
 std::string ReasonOf(std::string_view text) { return ErrorReason(ParseJson(text).status()); }
 
-TEST(JsonTest, WhatIsNotJsonIsRefusedWithItsPlace) {
+TEST(JsonTest, InvalidJsonIsRefusedWithItsPosition) {
   for (const char* text : {"", "{", "[1,]", "{\"a\":}", "nul", "\"\\ud800\"", "\"\xff\"", "{\"a\":1}x", "NaN", "'a'",
                            "[1e999]", "-1e999"}) {
     EXPECT_EQ(ReasonOf(text), "MALFORMED_JSON") << text;
@@ -93,7 +93,7 @@ TEST(RequestTargetTest, TakesWholeAddresses) {
   }
 }
 
-TEST(ResponseTextTest, TellsJsonFromOtherTypes) {
+TEST(ResponseTextTest, RecognizesJson) {
   for (const char* type : {"application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"}) {
     EXPECT_TRUE(IsJsonType(type)) << type;
   }
@@ -102,7 +102,7 @@ TEST(ResponseTextTest, TellsJsonFromOtherTypes) {
   }
 }
 
-TEST(ResponseTextTest, TellsWhenToComeAgainAndHowToAuthenticate) {
+TEST(ResponseTextTest, HasRetryAfterAndWwwAuthenticate) {
   using Headers = Operation::Headers;
   EXPECT_EQ(ErrorHeaders(TooManyConcurrentCalls(1, 1, absl::Milliseconds(1200))),
             (Headers{{"Retry-After", "2"}, {"retry-after-ms", "1200"}}));

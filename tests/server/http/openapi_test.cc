@@ -144,7 +144,7 @@ class OpenApiTest : public ServiceTest {
   Routes routes_;
 };
 
-TEST_F(OpenApiTest, TellsOfEveryRouteAndOfNoOther) {
+TEST_F(OpenApiTest, DescribesExactlyTheRoutes) {
   std::set<std::string> told, served;
   for (const auto& [path, operations] : document_.at("paths").items()) {
     for (const auto& [method, operation] : operations.items()) told.insert(absl::StrCat(method, " ", path));
@@ -153,7 +153,7 @@ TEST_F(OpenApiTest, TellsOfEveryRouteAndOfNoOther) {
   EXPECT_EQ(told, served);
 }
 
-TEST_F(OpenApiTest, TellsOfEveryFieldOfARequestAndOfNoOther) {
+TEST_F(OpenApiTest, DescribesExactlyTheFieldsOfRequests) {
   for (const Route& route : routes_.calls) {
     if (route.is_get) continue;
     std::set<std::string> told;
@@ -274,7 +274,7 @@ TEST_F(OpenApiTest, IsServedWithAPageThatShowsIt) {
                     HasSubstr("</html>")));
 }
 
-TEST_F(OpenApiTest, TheRootSendsBrowsersToThePageAndTellsOthersWhereThingsAre) {
+TEST_F(OpenApiTest, TheRootRedirectsBrowsersToThePageAndOthersGetALink) {
   const std::unique_ptr<HttpServer> http = Serve();
   EXPECT_THAT(Ask(http->port(), "GET / HTTP/1.1\r\nAccept: text/html,application/xhtml+xml\r\n\r\n"),
               AllOf(HasSubstr("HTTP/1.1 302 Found\r\n"), HasSubstr("Location: docs\r\n"), HasSubstr("Vary: Accept")));
@@ -282,7 +282,7 @@ TEST_F(OpenApiTest, TheRootSendsBrowsersToThePageAndTellsOthersWhereThingsAre) {
               AllOf(HasSubstr(" 200 OK"), HasSubstr(R"("docs":"/docs")"), HasSubstr("Vary: Accept")));
 }
 
-TEST_F(OpenApiTest, WithoutTeiItSaysNothingOfIt) {
+TEST_F(OpenApiTest, LeavesTeiOutWhereItIsNotServed) {
   const std::vector<StaticFile> files = Pages(false);
   const auto file = std::ranges::find(files, "/openapi.json", &StaticFile::path);
   ASSERT_NE(file, files.end());

@@ -415,7 +415,7 @@ TEST(AcceptorTest, AnAddressInUseInOneFamilyIsAnError) {
   }
 }
 
-TEST(AcceptorTest, NonsenseIsAReadableError) {
+TEST(AcceptorTest, AnInvalidAddressIsAReadableError) {
   for (const char* address : {"", ":", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536",
                               "127.0.0.1:-1", "127.0.0.1:99999999999", "[::1]", "1.2.3:4:five", "[::1:0", "a b:1"}) {
     const absl::Status status = Acceptor::Listen(address, {}).status();
@@ -465,7 +465,7 @@ TEST(AcceptorTest, TheWildcardAddressMeansBothFamilies) {
   }
 }
 
-TEST(AcceptorTest, StopClosesWhatIsSilentAndListensNoMore) {
+TEST(AcceptorTest, StopClosesSilentConnectionsAndThePort) {
   Recorder recorder;
   const Client idle, talker, late;
   const auto acceptor = Listen("127.0.0.1:0");
@@ -505,7 +505,7 @@ TEST(AcceptorTest, LeavesNoDescriptorBehind) {
 
 // Many clients send, stay idle and leave, around a low limit. Every connection must end, and the acceptor must keep
 // working.
-TEST(AcceptorTest, SurvivesACrowd) {
+TEST(AcceptorTest, AcceptsManyConnectionsAtOnce) {
   Recorder recorder;
   const Client last;
   const auto acceptor = Listen("127.0.0.1:0", {.max_connections = 8, .silence = absl::Milliseconds(50)});
@@ -550,7 +550,7 @@ class NoDescriptors {
   std::vector<int> taken_;
 };
 
-TEST(AcceptorTest, GoesOnAfterDescriptorsRanOut) {
+TEST(AcceptorTest, AcceptsAgainAfterDescriptorsRanOut) {
   Recorder recorder;
   const Client client, later;
   const auto acceptor = Listen("127.0.0.1:0");

@@ -66,7 +66,7 @@ TEST(ArgumentsTest, WrongArgumentsAreNamed) {
   }
 }
 
-TEST(ArgumentsTest, AnswersRequestsForText) {
+TEST(ArgumentsTest, PrintsHelpVersionAndCpuFeatures) {
   EXPECT_EQ(Handle({"--version"}).out, "longembed-server 1.2 (LibX 3)\n");
   EXPECT_EQ(Handle({"--cpu-features"}).out, "avx9\navx2\n");
   EXPECT_EQ(Handle({"-h"}).out, Handle({"--help"}).out);

@@ -63,7 +63,7 @@ TEST_F(ConfigFileTest, ABrokenFileChangesNothing) {
   EXPECT_TRUE(LogEnabled(LogLevel::kInfo));
 }
 
-TEST_F(ConfigFileTest, WhatChangedSinceTheStartIsSeenAtTheFirstLook) {
+TEST_F(ConfigFileTest, ChangesSinceTheStartAreSeenAtTheFirstCheck) {
   Write("log: {level: info}\n");
   const ServerConfig running = *ReadConfig(path_);
   Write("log: {level: error}\n");  // The file changes, as it may while models are loaded.

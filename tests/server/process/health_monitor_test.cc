@@ -98,7 +98,7 @@ TEST_F(HealthMonitorTest, AnEncoderThatKeepsFailingIsTakenOutOfServiceUntilAProb
   Embed(1, grpc::StatusCode::OK);
 }
 
-TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
+TEST_F(HealthMonitorTest, AHangingEncoderIsOutOfServiceUntilItContinues) {
   HealthMonitor monitor(server_.health(), server_.models(), pool_, server_.metrics(), server_.clock(),
                         absl::Milliseconds(100));
   monitor.SetServing(true);
@@ -119,7 +119,7 @@ TEST_F(HealthMonitorTest, AnEncoderThatHangsIsTakenOutOfServiceUntilItGoesOn) {
   Embed(1, grpc::StatusCode::OK);
 }
 
-TEST_F(HealthMonitorTest, ATokenizerThatHangsIsTakenOutOfServiceUntilItGoesOn) {
+TEST_F(HealthMonitorTest, AHangingTokenizerIsOutOfServiceUntilItContinues) {
   HealthMonitor monitor(server_.health(), server_.models(), pool_, server_.metrics(), server_.clock(),
                         absl::Minutes(10));
   monitor.SetServing(true);

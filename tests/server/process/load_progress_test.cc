@@ -55,7 +55,7 @@ TEST_F(LoadProgressTest, IsReportedToProbesAndMetrics) {
   EXPECT_EQ(Ratio(), "1");
 }
 
-TEST_F(LoadProgressTest, TheLogGetsALineNowAndThen) {
+TEST_F(LoadProgressTest, TheLogHasALineEveryFewSeconds) {
   ::testing::internal::CaptureStderr();
   const auto packed = progress_.Begin(LoadStage::kPackingWeights);
   packed(0.2);  // A quick start logs nothing.

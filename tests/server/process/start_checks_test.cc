@@ -105,7 +105,7 @@ TEST_F(PortsTest, EveryInvalidOrTakenAddressIsReported) {
                           AllOf(HasSubstr("metrics_listen: "), HasSubstr("\"unix:/x\" is not an address"))));
 }
 
-TEST_F(PortsTest, OpensWhatIsWanted) {
+TEST_F(PortsTest, OpensTheConfiguredPorts) {
   ServerConfig config = OneModel();
   config.listen = config.health_listen = "127.0.0.1:0";
   config.metrics_listen = "";

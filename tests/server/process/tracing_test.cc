@@ -25,7 +25,7 @@ TracingSettings Resolve(const TracingConfig& config, const Variables& variables)
   return ResolveTracing(config, environment, "1.2.3");
 }
 
-TEST(TracingSettingsTest, IsOffUnlessSomebodyAsks) {
+TEST(TracingSettingsTest, IsOffByDefault) {
   EXPECT_FALSE(Resolve({}, {}).enabled());
   EXPECT_FALSE(Resolve({}, {{"OTEL_SERVICE_NAME", "s"}, {"OTEL_EXPORTER_OTLP_TIMEOUT", "x"}}).enabled());
   EXPECT_EQ(Resolve({}, {{"OTEL_EXPORTER_OTLP_TIMEOUT", "x"}}).refused, "");
@@ -49,7 +49,7 @@ TEST(TracingSettingsTest, TheConfigOutranksTheEnvironment) {
   EXPECT_THAT(Resolve({.endpoint = "mine:3"}, {}).otlp.resource, Contains(Pair("service.name", "longembed-server")));
 }
 
-TEST(TracingSettingsTest, TheEnvironmentCanTurnOffWhatItTurnsOn) {
+TEST(TracingSettingsTest, TheEnvironmentCanDisableItsOwnEndpoint) {
   const Variables off{{"OTEL_SDK_DISABLED", "TRUE"}, {"OTEL_EXPORTER_OTLP_ENDPOINT", "c:1"}};
   EXPECT_FALSE(Resolve({}, off).enabled());
   EXPECT_TRUE(Resolve({.endpoint = "mine:3"}, off).enabled());

@@ -44,7 +44,7 @@ class HealthTest : public ::testing::Test {
       grpc::health::v1::Health::NewStub(FakeServer::Connect(port_->port()));
 };
 
-TEST_F(HealthTest, AWatchIsToldOfChanges) {
+TEST_F(HealthTest, AWatchReportsChanges) {
   const auto watch = Open("longembed.v1.EmbeddingService");
   EXPECT_EQ(Next(*watch), HealthCheckResponse::NOT_SERVING);
   server_.health().SetServing(true);
@@ -132,10 +132,10 @@ TEST(HealthWatchesTest, AreBounded) {
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << watchers.size();
   };
   fill([](size_t) { return "greedy"; });
-  EXPECT_THAT(std::string(status.message()), HasSubstr("this client watches health"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("Health.Watch calls open, which is its share"));
   EXPECT_TRUE(health.Watch(std::make_shared<Watcher>(), "modest").ok());
   fill([](size_t number) { return std::to_string(number); });
-  EXPECT_THAT(std::string(status.message()), HasSubstr("health is watched 1024 times"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("1024 Health.Watch calls are open"));
   watchers.clear();
   EXPECT_TRUE(health.Watch(std::make_shared<Watcher>(), "greedy").ok());
 }

@@ -167,7 +167,7 @@ class ApiKeyStoreTest : public ::testing::Test {
   std::vector<absl::Status> reloads_;
 };
 
-TEST_F(ApiKeyStoreTest, WhatCannotBeReadIsNamed) {
+TEST_F(ApiKeyStoreTest, UnreadableFilesAreNamed) {
   const absl::Status missing = Open().status();
   EXPECT_THAT(std::string(missing.message()), HasSubstr(path_));
   EXPECT_THAT(std::string(missing.message()), HasSubstr("No such file"));

@@ -205,7 +205,7 @@ class CertificateStoreTest : public CertificatesTest {
   uint64_t generation_ = 0;
 };
 
-TEST_F(CertificateStoreTest, OpensOnlyWhatIsWhole) {
+TEST_F(CertificateStoreTest, OpensOnlyCompletePairs) {
   Write(paths_.key, KeyPem(MakeKey()));
   EXPECT_THAT(std::string(Open().status().message()), HasSubstr("does not belong"));
   Write(paths_.key, KeyPem(key_));

@@ -192,7 +192,7 @@ class LogWriterTest : public ::testing::Test {
   std::unique_ptr<LogWriter> writer_;
 };
 
-TEST_F(LogWriterTest, AStalledReaderBlocksNobodyAndLostLinesAreReported) {
+TEST_F(LogWriterTest, AStalledReaderBlocksNoThreadAndLostLinesAreReported) {
   // The number of lines that the buffer holds. The writer's thread may hold as many again.
   constexpr int kLines = 100;
   const std::string line = std::string(99, 'x') + "\n";

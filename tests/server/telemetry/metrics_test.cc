@@ -25,7 +25,7 @@ using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-TEST(MetricsTest, CountsWhatHappened) {
+TEST(MetricsTest, CountsEvents) {
   Metrics metrics({.version = "1.2.3", .torch = "2.11.0"});
   ModelMetrics& model = metrics.ForModel("m");
   const Registration queue = metrics.ReadQueue(
@@ -64,7 +64,7 @@ TEST(MetricsTest, CountsWhatHappened) {
   EXPECT_THAT(text, ContainsRegex("process_open_fds [1-9]"));
 }
 
-TEST(MetricsTest, AsksAsLongAsTheRegistrationLives) {
+TEST(MetricsTest, ReadsGaugesWhileTheirRegistrationLives) {
   Metrics metrics({});
   Registration kept;
   {
@@ -83,7 +83,7 @@ TEST(MetricsTest, AsksAsLongAsTheRegistrationLives) {
 }
 
 // The observed object may be destroyed as soon as the registration is destroyed.
-TEST(MetricsTest, ARegistrationEndsAfterTheScrapeThatAsks) {
+TEST(MetricsTest, ARegistrationEndsAfterTheScrapeInProgress) {
   Metrics metrics({});
   std::atomic<bool> asking = false, asked = false;
   std::optional<Registration> queue = metrics.ReadQueue("m", [&] {
@@ -144,7 +144,7 @@ TEST(MetricsTest, CountsReloadsOfApiKeys) {
   EXPECT_THAT(metrics.Scrape(), HasSubstr("longembed_api_key_reloads_total{result=\"refused\"} 2"));
 }
 
-TEST(MetricsTest, SaysWhatAModelIsAndHowItsSequencesRan) {
+TEST(MetricsTest, HasModelInfoAndSequencesByMethod) {
   Metrics metrics({});
   ModelMetrics& model = metrics.ForModel("m");
   metrics.SetModelInfo("m", {.architecture = "bert",
@@ -228,7 +228,7 @@ TEST(MetricsPortTest, ServesIpv6AndBothFamiliesOnTheWildcardAddress) {
 }
 
 // Scrapers that send half a request, or nothing, must not block others.
-TEST(MetricsPortTest, StalledScrapersBlockNobody) {
+TEST(MetricsPortTest, StalledScrapersBlockNoOtherScraper) {
   Metrics metrics({});
   const auto port = metrics.Listen("127.0.0.1:0");
   ASSERT_TRUE(port.ok()) << port.status();

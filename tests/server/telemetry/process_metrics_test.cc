@@ -24,7 +24,7 @@ double HeapInUse() {
   return 0;
 }
 
-TEST(ProcessMetricsTest, HeapInUseGrowsByWhatIsHeld) {
+TEST(ProcessMetricsTest, HeapInUseGrowsByAllocations) {
   const double before = HeapInUse();
   const std::vector<char> block(64 << 20, 'x');
   EXPECT_GE(HeapInUse() - before, block.size());

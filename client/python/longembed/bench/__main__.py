@@ -20,7 +20,7 @@ from .corpus import Corpus, CorpusError, read_folder
 from .embedders import EmbedderError
 from .store import Store, write_whole
 
-TASKS_HELP = "passkey, needle (made here); hub:SET (" + ", ".join(hub.SETS) + "); or a folder of HALF.{docs,queries,qrels}.jsonl[.gz]"
+TASKS_HELP = "passkey, needle (generated); hub:SET (" + ", ".join(hub.SETS) + "); or a folder of PART.{docs,queries,qrels}.jsonl[.gz]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"longembed-bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nlongembed-bench: stopped; the same command goes on where it was", file=sys.stderr)
+        print("\nlongembed-bench: stopped; run the same command again to continue", file=sys.stderr)
         return 130
 
 
@@ -84,15 +84,16 @@ def _passkey_parser(command: argparse.ArgumentParser) -> None:
 
 def _measuring_arguments(command: argparse.ArgumentParser) -> None:
     _server_arguments(command)
-    command.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows, and those that they are sums of")
+    command.add_argument("--only", nargs="+", default=[], metavar="ROW", help="run only these rows, and the rows that they sum")
     command.add_argument("--out", type=Path, default=Path("longembed-bench"), help="results go to OUT/TASK/MODEL (default longembed-bench)")
-    command.add_argument("--store", type=Path, help="embeddings that are kept for later runs (default OUT/store)")
-    command.add_argument("--halves", nargs="+", default=[], metavar="HALF", help="for a folder: read only these halves")
+    command.add_argument("--store", type=Path, help="folder of the embeddings, which later runs reuse (default OUT/store)")
+    command.add_argument("--parts", nargs="+", default=[], metavar="PART", help="for a folder: read only these parts of the set, such as dev")
+    command.add_argument("--halves", nargs="+", dest="parts", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # The former name of --parts.
     command.add_argument("--lengths", type=int, nargs="+", default=list(synthetic.LENGTHS), metavar="TOKENS", help="nominal lengths of passkey and needle")
     command.add_argument("--haystack", type=Path, metavar="FILE", help="prose that needle hides its facts in (default: Persuasion, Jane Austen, public domain)")
-    command.add_argument("--seed", type=_at_least(0, int), default=0, help="of keys, places and bootstrap draws (default 0)")
+    command.add_argument("--seed", type=_at_least(0, int), default=0, help="seed of keys, their places, and bootstrap draws (default 0)")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
-    command.add_argument("--no-pictures", action="store_true")
+    command.add_argument("--no-pictures", action="store_true", help="draw no pictures")
 
 
 def _server_arguments(command: argparse.ArgumentParser) -> None:
@@ -121,7 +122,7 @@ def _advise_parser(command: argparse.ArgumentParser) -> None:
     command.add_argument("tasks", nargs=1, metavar="TASK", help=f"{TASKS_HELP}; one task, which must not be passkey or needle")
     command.add_argument("--rows", default="advise", metavar="FILE|PRESET", help="recipes to try, in YAML, or a preset (default advise)")
     command.add_argument("--objective", choices=advise.OBJECTIVES, default="one-vector", help="what the index keeps of a document (default one-vector)")
-    command.add_argument("--max-vectors", type=_at_least(1), default=math.inf, metavar="N", help="most vectors a document, on average")
+    command.add_argument("--max-vectors", type=_at_least(1), default=math.inf, metavar="N", help="maximum number of vectors per document, on average")
     command.add_argument("--within", type=_at_least(0), default=0.01, metavar="X", help="take the cheapest recipe within X of the best metric (default 0.01)")
     command.add_argument("--profile", metavar="NAME", help="write OUT/TASK/MODEL/advise/profile.yaml, for the server's config")
     command.add_argument("--manifest", type=Path, metavar="FOLDER", help="write the recommendation into this model's longembed-model.yaml")
@@ -162,13 +163,13 @@ def task_names(options: argparse.Namespace) -> dict[str, str]:
     """Returns {task's name, which is the folder of its results: the task as given}. Refuses tasks whose results would overwrite one another."""
     names: dict[str, str] = {}
     folders = [task for task in options.tasks if not _is_made(task)]
-    if options.halves and not folders:
-        raise CorpusError(f"--halves is for folders, and {', '.join(options.tasks)} is none")
+    if options.parts and not folders:
+        raise CorpusError(f"--parts is for folders, and {', '.join(options.tasks)} is not one")
     if options.haystack and "needle" not in options.tasks:
         raise CorpusError("--haystack is for needle, which is not among the tasks")
     for task in options.tasks:
         made = _is_made(task)
-        name = task.removeprefix("hub:") if made else "-".join([Path(task).resolve().name, *options.halves])
+        name = task.removeprefix("hub:") if made else "-".join([Path(task).resolve().name, *options.parts])
         if name in names:
             raise CorpusError(f"{names[name]} and {task} would both write {options.out / name}; run them one by one, with another --out")
         names[name] = task
@@ -189,7 +190,7 @@ def tasks_of(options: argparse.Namespace) -> Iterator[runner.Task]:
         elif task.startswith("hub:"):
             yield runner.Task(name, hub.load(name))
         else:
-            yield runner.Task(name, {"": read_folder(task, options.halves, name)})
+            yield runner.Task(name, {"": read_folder(task, options.parts, name)})
 
 
 def run(options: argparse.Namespace) -> int:

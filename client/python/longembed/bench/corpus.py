@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PARTS = ("docs", "queries", "qrels")
+FILES = ("docs", "queries", "qrels")  # The kinds of files that each part of a set has.
 
 
 class CorpusError(ValueError):
@@ -76,18 +76,18 @@ class Corpus:
         }
 
 
-def read_folder(folder: Path | str, halves: Sequence[str] = (), name: str | None = None) -> Corpus:
-    """Reads HALF.docs.jsonl, HALF.queries.jsonl and HALF.qrels.jsonl (or .jsonl.gz) as one set, of all halves or of the given ones."""
+def read_folder(folder: Path | str, parts: Sequence[str] = (), name: str | None = None) -> Corpus:
+    """Reads PART.docs.jsonl, PART.queries.jsonl and PART.qrels.jsonl (or .jsonl.gz) as one set, of all parts or of the given ones."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise CorpusError(f"{folder} is not a folder of {', '.join(f'HALF.{part}.jsonl[.gz]' for part in PARTS)}")
-    found = _halves(folder)
-    missing = [half for half in halves if half not in found]
+        raise CorpusError(f"{folder} is not a folder of {', '.join(f'PART.{kind}.jsonl[.gz]' for kind in FILES)}")
+    found = _parts(folder)
+    missing = [part for part in parts if part not in found]
     if not found or missing:
-        raise CorpusError(f"{folder} has no {', '.join(missing) or 'HALF'}.docs.jsonl or .docs.jsonl.gz; it has the halves: {', '.join(found) or 'none'}")
-    chosen = list(halves) or found
-    lines = {part: [line for half in chosen for line in read_lines(_file(folder, half, part))] for part in PARTS}
-    return build(name or folder.resolve().name, lines["docs"], lines["queries"], lines["qrels"], source={"halves": chosen})
+        raise CorpusError(f"{folder} has no {', '.join(missing) or 'PART'}.docs.jsonl or .docs.jsonl.gz; it has the parts: {', '.join(found) or 'none'}")
+    chosen = list(parts) or found
+    lines = {kind: [line for part in chosen for line in read_lines(_file(folder, part, kind))] for kind in FILES}
+    return build(name or folder.resolve().name, lines["docs"], lines["queries"], lines["qrels"], source={"parts": chosen})
 
 
 def build(name: str, docs: Iterable[Line], queries: Iterable[Line], qrels: Iterable[Line], metric: str = "ndcg_at_10", source: dict | None = None) -> Corpus:
@@ -194,13 +194,13 @@ def _texts(lines: Iterable[Line]) -> dict[str, str]:
     return texts
 
 
-def _halves(folder: Path) -> list[str]:
+def _parts(folder: Path) -> list[str]:
     names = [path.name for path in sorted(folder.iterdir())]
     return sorted({name[: name.index(".docs.jsonl")] for name in names if name.endswith((".docs.jsonl", ".docs.jsonl.gz"))})
 
 
-def _file(folder: Path, half: str, part: str) -> Path:
-    candidates = [folder / f"{half}.{part}.jsonl{suffix}" for suffix in ("", ".gz")]
+def _file(folder: Path, part: str, kind: str) -> Path:
+    candidates = [folder / f"{part}.{kind}.jsonl{suffix}" for suffix in ("", ".gz")]
     found = [path for path in candidates if path.exists()]
     if len(found) != 1:
         raise CorpusError(f"{folder} must have exactly one of {candidates[0].name} and {candidates[1].name}; it has {len(found)}")

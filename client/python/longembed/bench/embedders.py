@@ -95,11 +95,11 @@ class OpenAIEmbedder:
         try:
             vectors = {item["index"]: np.array(item["embedding"], np.float32) for item in answer["data"]}
         except (KeyError, TypeError, ValueError) as error:
-            raise EmbedderError(f"{self.url}: the answer is no list of embeddings: {json.dumps(answer)[:200]}") from error
+            raise EmbedderError(f"{self.url}: the answer is not a list of embeddings: {json.dumps(answer)[:200]}") from error
         if sorted(vectors) != list(range(count)):
             raise EmbedderError(f"{self.url}: {count} inputs were sent, and {len(vectors)} embeddings came back")
         if any(vector.ndim != 1 or not vector.size for vector in vectors.values()):
-            raise EmbedderError(f"{self.url}: an embedding is no list of numbers; its shape is {next(iter(vectors.values())).shape}")
+            raise EmbedderError(f"{self.url}: an embedding is not a list of numbers; its shape is {next(iter(vectors.values())).shape}")
         return vectors
 
     def _post(self, body: dict) -> dict:

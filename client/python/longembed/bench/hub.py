@@ -46,7 +46,7 @@ def _download(path: str) -> str:
     try:
         return hf_hub_download(REPOSITORY, path, repo_type="dataset", revision=REVISION)
     except Exception as error:  # The library raises its own errors, and those of requests and httpx.
-        raise CorpusError(f"{path} of {REPOSITORY} at {REVISION[:8]} cannot be had from the hub: {error}") from error
+        raise CorpusError(f"{path} of {REPOSITORY} at {REVISION[:8]} cannot be downloaded from the hub: {error}") from error
 
 
 def _rows(file: str, name: str, part: str) -> list[Line]:

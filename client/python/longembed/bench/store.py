@@ -124,7 +124,7 @@ class _KeyFolder:
         """Refuses vectors that must not be stored, since every later run would read them."""
         about = f"the vector of the text {excerpt(text)}"
         if not len(vectors.values) or not np.isfinite(vectors.values).all():
-            raise StoreError(f"{about} has a component that is no finite number" if len(vectors.values) else f"{about} is missing")
+            raise StoreError(f"{about} has a component that is not a finite number" if len(vectors.values) else f"{about} is missing")
         self.dimensions = self.dimensions or vectors.values.shape[1]
         if vectors.values.shape[1] != self.dimensions:
             raise StoreError(

@@ -34,16 +34,16 @@ def data(tmp_path_factory, long_text):
     """Returns (folder, documents, queries, relevant): four documents of about 600 tokens, with queries about their last words. One query is judged to
     belong to the document of another.
 
-    "dev" and "heldout" are two halves, gzipped. "all" is the whole set in plain text."""
+    "dev" and "heldout" are two parts, gzipped. "all" is the whole set in plain text."""
     texts = [long_text[start : start + 2800].strip() for start in range(0, 2 * 2800, 1400)][:4]
     documents = {f"d{number}": text for number, text in enumerate(texts)}
     queries = {f"q{number}": " ".join(text.split()[-30:]) for number, text in enumerate(texts)}
     relevant = {query: f"d{query[1]}" for query in queries} | {"q3": "d0"}
     folder = tmp_path_factory.mktemp("longdata")
-    for half, numbers in (("dev", "01"), ("heldout", "23")):
-        write(folder / f"{half}.docs.jsonl.gz", [{"id": f"d{n}", "text": documents[f"d{n}"]} for n in numbers])
-        write(folder / f"{half}.queries.jsonl.gz", [{"id": f"q{n}", "text": queries[f"q{n}"], "kind": "specific"} for n in numbers if half == "dev"])
-        write(folder / f"{half}.qrels.jsonl.gz", [{"query": f"q{n}", "doc": relevant[f"q{n}"], "relevance": 1} for n in numbers if half == "dev"])
+    for part, numbers in (("dev", "01"), ("heldout", "23")):
+        write(folder / f"{part}.docs.jsonl.gz", [{"id": f"d{n}", "text": documents[f"d{n}"]} for n in numbers])
+        write(folder / f"{part}.queries.jsonl.gz", [{"id": f"q{n}", "text": queries[f"q{n}"], "kind": "specific"} for n in numbers if part == "dev"])
+        write(folder / f"{part}.qrels.jsonl.gz", [{"query": f"q{n}", "doc": relevant[f"q{n}"], "relevance": 1} for n in numbers if part == "dev"])
     (folder / "all.docs.jsonl").write_text("".join(json.dumps({"id": id, "text": text}) + "\n" for id, text in documents.items()))
     (folder / "all.queries.jsonl").write_text("".join(json.dumps({"id": id, "text": text}) + "\n" for id, text in queries.items()))
     (folder / "all.qrels.jsonl").write_text("".join(json.dumps({"query": q, "doc": d, "relevance": 1}) + "\n" for q, d in relevant.items()))
@@ -216,7 +216,7 @@ def test_local_data_that_contradicts_itself_is_refused(data, tmp_path):
     write(tmp_path / "dev.qrels.jsonl.gz", [{"query": "q", "doc": "d", "relevance": 1}])
     with pytest.raises(ValueError, match="'d' occurs twice"):
         use_local_data(mteb.get_task(TASK), tmp_path, ["dev", "dev"])
-    with pytest.raises(TypeError, match="halves takes a list of names"):
+    with pytest.raises(TypeError, match="parts takes a list of names"):
         use_local_data(mteb.get_task(TASK), tmp_path, "dev")
     with pytest.raises(FileNotFoundError, match="other.docs.jsonl"):
         use_local_data(mteb.get_task(TASK), tmp_path, ["other"])

@@ -96,7 +96,7 @@ def test_async_and_blocking_agree_in_every_event_loop(address, expected):
         np.testing.assert_allclose(one, several[:1], atol=1e-6)
 
 
-def test_clients_of_ended_event_loops_are_let_go(address):
+def test_clients_of_ended_event_loops_are_released(address):
     sides = Sides(address)
 
     async def embed():
@@ -146,7 +146,7 @@ def test_vectors_of_two_recipes_are_not_mixed(address, monkeypatch):
         asyncio.run(sides.aembed(DOCUMENT, ["one", "one and two"]))
 
 
-def test_what_is_no_list_of_texts_is_refused(address):
+def test_input_other_than_a_list_of_texts_is_refused(address):
     with pytest.raises(TypeError, match="list of texts"):
         Sides(address).embed(DOCUMENT, "one text")
     with pytest.raises(TypeError, match="text 1 is of type int"):

@@ -17,16 +17,16 @@ def write_lines(path: Path, lines: Sequence[dict]) -> None:
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
 
 
-def write_set(folder: Path, half: str = "dev", first: int = 0, documents: int = 3, suffix: str = ".gz") -> Path:
+def write_set(folder: Path, part: str = "dev", first: int = 0, documents: int = 3, suffix: str = ".gz") -> Path:
     """Writes documents d0, d1, ... with two queries each. The evidence is in a third that depends on the document."""
     folder.mkdir(exist_ok=True)
     numbers = range(first, first + documents)
     texts = {number: f"document {number} says word{number} " * 30 for number in numbers}
     starts = {number: len(text) * (number % 3) // 3 for number, text in texts.items()}
     queries = [{"id": f"q{n}{letter}", "text": f"what says word{n} {letter}?", "evidence": [[starts[n], starts[n] + 9]]} for n in numbers for letter in "ab"]
-    write_lines(folder / f"{half}.docs.jsonl{suffix}", [{"id": f"d{number}", "text": text} for number, text in texts.items()])
-    write_lines(folder / f"{half}.queries.jsonl{suffix}", queries)
-    write_lines(folder / f"{half}.qrels.jsonl{suffix}", [{"query": query["id"], "doc": f"d{query['id'][1:-1]}", "relevance": 1} for query in queries])
+    write_lines(folder / f"{part}.docs.jsonl{suffix}", [{"id": f"d{number}", "text": text} for number, text in texts.items()])
+    write_lines(folder / f"{part}.queries.jsonl{suffix}", queries)
+    write_lines(folder / f"{part}.qrels.jsonl{suffix}", [{"query": query["id"], "doc": f"d{query['id'][1:-1]}", "relevance": 1} for query in queries])
     return folder
 
 

@@ -149,7 +149,7 @@ def test_samples_without_enough_queries_are_left_out(corpus, rows):
     ],
 )
 @pytest.mark.parametrize("objective", advise.OBJECTIVES)
-def test_what_a_manifest_cannot_hold_is_not_tried(body, objective):
+def test_rows_that_a_manifest_cannot_express_are_not_tried(body, objective):
     """The server refuses a recommendation or a profile that refers to another, and one for several vectors without windows."""
     rows = recipes.parse({"rows": {"truncated": {"document": {"truncate": "END"}}, "other": body}}).rows
     with pytest.raises(recipes.RecipeError, match=f"none of the rows fits the objective {objective}"):
@@ -206,7 +206,7 @@ def test_a_manifest_of_another_model_is_refused(tmp_path):
         ("m128", {"windows": {"tokens": 128}}),
     ],
 )
-def test_the_extension_that_a_server_is_asked_for(rows, name, extension):
+def test_the_extension_in_the_request(rows, name, extension):
     assert advise.extension_of(rows[name]) == extension
 
 
@@ -251,7 +251,7 @@ def test_prompts_of_a_manifest_stay_readable_for_the_server(rows, tmp_path):
     assert not {"\\N", "\\_"} & {written[i : i + 2] for i in range(len(written))} and not set("\x85\u2028\u2029") & set(written)
 
 
-def test_a_file_that_is_no_manifest_is_refused(rows, tmp_path):
+def test_a_file_other_than_a_manifest_is_refused(rows, tmp_path):
     (tmp_path / "longembed-model.yaml").write_text("models: []\n")
     with pytest.raises(recipes.RecipeError, match="has no format_version"):
         advise.edit_manifest(tmp_path, rows["w64"], "one-vector", {})

@@ -66,7 +66,7 @@ def test_norm_weights_do_not_overflow():
 
 
 @pytest.mark.parametrize("text", ["median", "top_norm", "top_norm(0)", "top_norm(1.5)", "norm_weighted(0)", "mean(3)", "groups(-1)", "groups()"])
-def test_what_is_no_aggregation_is_refused(text):
+def test_unknown_aggregations_are_refused(text):
     with pytest.raises(ValueError, match="it must be one of windows, mean"):
         aggregate.parse(text)
 
@@ -89,6 +89,6 @@ def test_log_mean_exp(tau):
 
 
 @pytest.mark.parametrize("text", ["log_mean_exp(0)", "log_mean_exp()", "log_mean_exp(x)", "median"])
-def test_what_is_no_reduction_is_refused(text):
+def test_unknown_reductions_are_refused(text):
     with pytest.raises(ValueError, match="tau is|unknown reduction"):
         reduction(text)

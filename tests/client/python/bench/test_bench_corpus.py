@@ -1,4 +1,4 @@
-"""Tests reading sets: halves are merged, and every defect of a file is reported with its position."""
+"""Tests reading sets: parts are merged, and every defect of a file is reported with its position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from small_sets import write_lines, write_set  # noqa: E402
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_halves_are_merged_into_one_set(tmp_path, suffix):
+def test_parts_are_merged_into_one_set(tmp_path, suffix):
     write_set(tmp_path, "dev", documents=3, suffix=suffix)
     write_set(tmp_path, "heldout", first=3, documents=2, suffix=suffix)
     whole = read_folder(tmp_path)
@@ -22,9 +22,9 @@ def test_halves_are_merged_into_one_set(tmp_path, suffix):
     assert len(whole.queries) == 10
     assert whole.answers() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert whole.evidence[2] == ((len(whole.documents[1]) // 3, len(whole.documents[1]) // 3 + 9),)
-    half = read_folder(tmp_path, ["heldout"])
-    assert half.document_ids == ("d3", "d4") and half.answers() == [0, 0, 1, 1]
-    assert half.sha256() != whole.sha256()
+    part = read_folder(tmp_path, ["heldout"])
+    assert part.document_ids == ("d3", "d4") and part.answers() == [0, 0, 1, 1]
+    assert part.sha256() != whole.sha256()
 
 
 def test_a_subset_keeps_its_own_queries(tmp_path):
@@ -76,13 +76,13 @@ def test_a_bad_line_is_named(tmp_path, part, line, message):
     assert message in str(error.value)
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_missing_parts_and_files_are_named(tmp_path):
     with pytest.raises(CorpusError, match="is not a folder"):
         read_folder(tmp_path / "nowhere")
-    with pytest.raises(CorpusError, match="has the halves: none"):
+    with pytest.raises(CorpusError, match="has the parts: none"):
         read_folder(tmp_path)
     write_set(tmp_path)
-    with pytest.raises(CorpusError, match="has no test.docs.jsonl .*halves: dev"):
+    with pytest.raises(CorpusError, match="has no test.docs.jsonl .*parts: dev"):
         read_folder(tmp_path, ["test"])
     (tmp_path / "dev.queries.jsonl.gz").unlink()
     with pytest.raises(CorpusError, match="exactly one of dev.queries.jsonl and dev.queries.jsonl.gz; it has 0"):
@@ -171,5 +171,5 @@ def test_files_come_from_the_pinned_revision(tmp_path, monkeypatch):
 def test_an_unreachable_hub_is_reported(monkeypatch):
     library = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(library, "hf_hub_download", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no route")))
-    with pytest.raises(CorpusError, match="passkey/corpus.jsonl of dwzhu/LongEmbed at 6e346642 cannot be had from the hub: no route"):
+    with pytest.raises(CorpusError, match="passkey/corpus.jsonl of dwzhu/LongEmbed at 6e346642 cannot be downloaded from the hub: no route"):
         hub.load("passkey")

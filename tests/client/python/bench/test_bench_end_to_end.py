@@ -98,7 +98,7 @@ def test_aggregation_equals_the_servers(client, long_text, name, last):
 
 
 @pytest.mark.parametrize("prompt", ["", "passage: "])
-def test_a_cut_text_has_the_tokens_asked_for(client, long_text, prompt):
+def test_a_cut_text_has_the_requested_tokens(client, long_text, prompt):
     (cut,) = embedders.first_tokens(client, [long_text], 300, prompt)
     assert long_text.startswith(cut)
     options = Options(prompt=prompt) if prompt else Options()
@@ -157,7 +157,7 @@ def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys)
     command = ["run", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out")]
     counted.limit = 7
     assert main(command) == 130
-    assert "the same command goes on where it was" in capsys.readouterr().err
+    assert "run the same command again to continue" in capsys.readouterr().err
     counted.limit = None
     assert main(command) == 0
     # Four recipes for documents, and queries as a whole and by sentence. Rows that share windows also share them here.
@@ -224,7 +224,7 @@ def test_advice_for_a_small_set(address, small_set, tmp_path, capsys):
     folder = Path(__file__).resolve().parents[4] / "models/e5-small-v2"
     shutil.copy(folder / "longembed-model.yaml", tmp_path)
     command = ["advise", str(small_set), "--rows", str(tmp_path / "rows.yaml"), "--server", address, "--out", str(tmp_path / "out"), "--no-pictures"]
-    assert main([*command, "--profile", "places", "--manifest", str(tmp_path), "--halves", "dev"]) == 0
+    assert main([*command, "--profile", "places", "--manifest", str(tmp_path), "--parts", "dev"]) == 0
     assert "advised: " in capsys.readouterr().out
     out = tmp_path / "out" / "set-dev" / "e5-small-v2" / "advise"
     advice = runner.load(out)["advice"]

@@ -54,7 +54,7 @@ def test_dimensions_are_sent_and_without_a_key_no_authorization(stand_in, monkey
     assert found[0].values.shape == (1, 16)
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_this_machine_alone(stand_in, monkeypatch):
+def test_a_proxy_of_the_environment_is_not_used_for_this_machine_alone(stand_in, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # Nothing listens there.
@@ -71,12 +71,12 @@ def test_a_key_is_written_nowhere(stand_in, monkeypatch):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda body: [body], "the answer is no list of embeddings"),
-        (lambda body: {"error": {"message": "no such model"}}, "the answer is no list of embeddings: .*no such model"),
-        (lambda body: {**body, "data": None}, "the answer is no list of embeddings"),
-        (lambda body: {**body, "data": [{"index": 0, "embedding": "AACAPw=="}]}, "the answer is no list of embeddings"),
-        (lambda body: {**body, "data": [{"index": 0, "embedding": []}]}, "an embedding is no list of numbers"),
-        (lambda body: {**body, "data": [{"index": 0, "embedding": 1.0}]}, "an embedding is no list of numbers"),
+        (lambda body: [body], "the answer is not a list of embeddings"),
+        (lambda body: {"error": {"message": "no such model"}}, "the answer is not a list of embeddings: .*no such model"),
+        (lambda body: {**body, "data": None}, "the answer is not a list of embeddings"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": "AACAPw=="}]}, "the answer is not a list of embeddings"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": []}]}, "an embedding is not a list of numbers"),
+        (lambda body: {**body, "data": [{"index": 0, "embedding": 1.0}]}, "an embedding is not a list of numbers"),
     ],
 )
 def test_an_answer_of_another_shape_is_refused(spoil, message):
@@ -167,7 +167,7 @@ def test_a_number_out_of_range_is_refused_before_anything_is_measured(flags, mes
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["hub:qmsum", "--halves", "dev"], "--halves is for folders, and hub:qmsum is none"),
+        (["hub:qmsum", "--parts", "dev"], "--parts is for folders, and hub:qmsum is not one"),
         (["passkey", "--haystack", "prose.txt"], "--haystack is for needle, which is not among the tasks"),
     ],
 )
@@ -184,13 +184,13 @@ def test_tasks_of_one_name_are_refused(tasks, tmp_path, capsys, monkeypatch):
     assert f"{tasks[0]} and {tasks[1]} would both write longembed-bench/" in capsys.readouterr().err
 
 
-def test_halves_are_a_part_of_the_name(tmp_path):
-    for half, first in (("dev", 0), ("heldout", 3)):
-        write_set(tmp_path / "set", half, first=first)
+def test_parts_are_in_the_name_of_the_results(tmp_path):
+    for part, first in (("dev", 0), ("heldout", 3)):
+        write_set(tmp_path / "set", part, first=first)
     (tmp_path / "rows.yaml").write_text("rows: {words: {bm25: {}}}")
-    command = ["run", str(tmp_path / "set"), "--rows", str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out"), "--no-pictures", "--halves"]
-    assert main([*command, "dev"]) == main([*command, "heldout"]) == 0
-    found = [json.loads((tmp_path / f"out/set-{half}/no-server/results.json").read_text()) for half in ("dev", "heldout")]
+    command = ["run", str(tmp_path / "set"), "--rows", str(tmp_path / "rows.yaml"), "--out", str(tmp_path / "out"), "--no-pictures"]
+    assert main([*command, "--parts", "dev"]) == main([*command, "--halves", "heldout"]) == 0  # --halves is the former name.
+    found = [json.loads((tmp_path / f"out/set-{part}/no-server/results.json").read_text()) for part in ("dev", "heldout")]
     assert [one["slices"][0]["corpus"]["name"] for one in found] == ["set-dev", "set-heldout"]
 
 

@@ -94,7 +94,7 @@ def test_the_costs_front_is_named(one_set):
     assert named.count("windows") == 2
 
 
-def test_what_a_simpler_kind_beats_is_not_named():
+def test_rows_that_a_simpler_kind_beats_have_no_label():
     rows = [row("truncated", 0.3), row("one", 0.6, 1.0, 2.0), row("few", 0.5, 2.0, 3.0), row("many", 0.7, 9.0, 4.0)]
     named = texts(plots.cost(result({"": rows})))
     assert "few" not in named and named.count("many") == named.count("one") == 2

@@ -32,7 +32,7 @@ def test_a_second_run_embeds_nothing(tmp_path):
     assert again.tokens == 50 and again.seconds > 0
 
 
-def test_a_stopped_run_goes_on(tmp_path):
+def test_a_stopped_run_continues(tmp_path):
     stopped = CountingEmbedder(limit=6)
     with pytest.raises(KeyboardInterrupt):
         store.Store(tmp_path).embed(stopped, TEXTS)
@@ -73,7 +73,7 @@ def test_another_recipe_gets_another_folder(tmp_path):
     assert sorted(abouts) == ["one", "other"]
 
 
-def test_seconds_and_tokens_are_those_of_the_texts_asked_for(tmp_path):
+def test_seconds_and_tokens_are_those_of_the_requested_texts(tmp_path):
     kept = store.Store(tmp_path)
     whole = kept.embed(CountingEmbedder(), TEXTS)
     half = kept.embed(CountingEmbedder(), TEXTS[:5])
@@ -86,8 +86,8 @@ def test_seconds_and_tokens_are_those_of_the_texts_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.full((1, 8), np.nan, np.float32), "the vector of the text 'text number 3 has words' has a component that is no finite number"),
-        (np.full((1, 8), np.inf, np.float32), "no finite number"),
+        (np.full((1, 8), np.nan, np.float32), "the vector of the text 'text number 3 has words' has a component that is not a finite number"),
+        (np.full((1, 8), np.inf, np.float32), "not a finite number"),
         (np.zeros((0, 8), np.float32), "is missing"),
         (np.ones((1, 9), np.float32), "has 9 dimensions, and others in .* have 8: the model there has changed; remove the folder"),
     ],

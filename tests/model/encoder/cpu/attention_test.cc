@@ -27,7 +27,7 @@ struct Case {
   int window = 0;
   int rotary_width = 0;
   int reach = AttentionShape::kEverywhere;
-  int farthest = 0;  // The farthest distance of a relative bias. 0: no bias.
+  int max_distance = 0;  // The largest distance with a bias of its own. 0: no bias.
   KeyBaskets baskets;
   int chunk = 0;
 };
@@ -36,7 +36,7 @@ void PrintTo(const Case& c, std::ostream* out) {
   *out << "n" << c.tokens << "_h" << c.heads << "_kv" << c.key_value_heads << "_d" << c.head_dim
        << (c.causal ? "_causal" : "") << "_w" << c.window << "_r" << c.rotary_width;
   if (c.reach != AttentionShape::kEverywhere) *out << "_reach" << c.reach;
-  if (c.farthest > 0) *out << "_bias" << c.farthest;
+  if (c.max_distance > 0) *out << "_bias" << c.max_distance;
   if (c.baskets.size > 0) *out << "_baskets" << c.baskets.size << "_apart" << c.baskets.apart;
   if (c.chunk > 0) *out << "_chunk" << c.chunk;
 }
@@ -58,7 +58,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
         sin_[table].push_back(static_cast<float>(std::sin(a)));
       }
     }
-    for (int i = 0; case_.farthest > 0 && i < case_.heads * (2 * case_.farthest + 1); ++i) {
+    for (int i = 0; case_.max_distance > 0 && i < case_.heads * (2 * case_.max_distance + 1); ++i) {
       bias_.push_back(normal(random_));
     }
   }
@@ -70,7 +70,7 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
             .causal = case_.causal,
             .reach = case_.reach,
             .relative_bias = bias_.empty() ? nullptr : bias_.data(),
-            .farthest = case_.farthest};
+            .max_distance = case_.max_distance};
   }
 
   AttentionInput Input(std::byte* qkv, Element element) const {
@@ -129,9 +129,9 @@ class AttentionTest : public ::testing::TestWithParam<Case> {
       const std::vector<double> k = Rotated(j, key_column, key_table);
       logits[j] = 0;
       for (int c = 0; c < case_.head_dim; ++c) logits[j] += q[c] * k[c] * kScale;
-      if (case_.farthest == 0) continue;
-      const int distance = std::clamp(j - i, -case_.farthest, case_.farthest);
-      logits[j] += bias_[head * (2 * case_.farthest + 1) + case_.farthest + distance];
+      if (case_.max_distance == 0) continue;
+      const int distance = std::clamp(j - i, -case_.max_distance, case_.max_distance);
+      logits[j] += bias_[head * (2 * case_.max_distance + 1) + case_.max_distance + distance];
     }
     const std::vector<double> weights = Calibrated(Softmax(logits));
     std::vector<double> context(case_.head_dim, 0);
@@ -293,11 +293,13 @@ TEST(AttentionCalibrationTest, BasketsWithoutWeightGetTheirPart) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    RelativeBias, AttentionTest,
-    ::testing::Values(Case{1, 1, 1, 16, false, 0, 0, kAll, 3}, Case{40, 3, 3, 16, false, 0, 0, kAll, 128},
-                      Case{300, 2, 1, 20, false, 0, 0, kAll, 7}, Case{530, 2, 2, 16, false, 0, 0, kAll, kMaxFarthest},
-                      Case{300, 1, 1, 16, true, 0, 0, kAll, 20}, Case{300, 1, 1, 16, false, 0, 0, 33, 16}));
+INSTANTIATE_TEST_SUITE_P(RelativeBias, AttentionTest,
+                         ::testing::Values(Case{1, 1, 1, 16, false, 0, 0, kAll, 3},
+                                           Case{40, 3, 3, 16, false, 0, 0, kAll, 128},
+                                           Case{300, 2, 1, 20, false, 0, 0, kAll, 7},
+                                           Case{530, 2, 2, 16, false, 0, 0, kAll, kMaxBiasDistance},
+                                           Case{300, 1, 1, 16, true, 0, 0, kAll, 20},
+                                           Case{300, 1, 1, 16, false, 0, 0, 33, 16}));
 
 // If every logit is huge, negative or positive, the softmax must still be finite.
 TEST(AttentionRangeTest, HugeLogitsStayFinite) {

@@ -220,8 +220,10 @@ class Interpreter {
     return logit / std::sqrt(d);
   }
   static double Bias(const AttentionOp& op, int head, int distance) {
-    const auto farthest = static_cast<int>(op.relative_bias.columns / 2);
-    return op.relative_bias ? At(op.relative_bias, head, std::clamp(distance, -farthest, farthest) + farthest) : 0;
+    const auto max_distance = static_cast<int>(op.relative_bias.columns / 2);
+    return op.relative_bias
+               ? At(op.relative_bias, head, std::clamp(distance, -max_distance, max_distance) + max_distance)
+               : 0;
   }
 
   const Program& program_;
@@ -265,7 +267,7 @@ class CpuEncoderTest : public ::testing::TestWithParam<Case> {
   }
 };
 
-TEST_P(CpuEncoderTest, GivesWhatTheProgramSays) {
+TEST_P(CpuEncoderTest, EqualsAnInterpreterOfTheProgram) {
   const std::vector<int> lengths{7, 1, 30, 12, 3, 12};
   const PackedBatch whole = Batch(lengths, {{0, 7}, {7, 8}, {8, 38}, {38, 50}, {50, 53}, {53, 65}});
   const PackedBatch single = Batch(lengths, {{0, 1}, {7, 8}, {37, 38}, {38, 39}, {52, 53}, {53, 54}});
@@ -320,7 +322,7 @@ INSTANTIATE_TEST_SUITE_P(All, CpuEncoderTest,
                                            Case{"biased", [] { return BiasedEncoder(48, 4, 5); }}),
                          [](const auto& info) { return std::string(info.param.name); });
 
-TEST(CpuEncoderCheckTest, WhatItCannotRunIsRefused) {
+TEST(CpuEncoderCheckTest, UnsupportedProgramsAreRefused) {
   const auto refused = [](const std::function<void(ProgramMaker&, Value)>& layer) {
     ProgramMaker make(3);
     make.program.word = make.Random(50, 48, 1);

@@ -181,14 +181,16 @@ inline Program SandwichEncoder(int hidden, int heads, int kv_heads, int head_dim
 }
 
 // Returns a program like MPNet, with biases by distance.
-inline Program BiasedEncoder(int hidden, int heads, int farthest) {
+inline Program BiasedEncoder(int hidden, int heads, int max_distance) {
   ProgramMaker make(5);
   make.program.word = make.Random(50, hidden, 1);
   Value x = make.program.input = make.NewValue(hidden);
   for (int layer = 0; layer < 2; ++layer) {
     const Value qkv = make.Linear(x, 3 * hidden);
-    const AttentionOp attention{
-        .in = qkv, .heads = heads, .key_value_heads = heads, .relative_bias = make.Random(heads, 2 * farthest + 1, 2)};
+    const AttentionOp attention{.in = qkv,
+                                .heads = heads,
+                                .key_value_heads = heads,
+                                .relative_bias = make.Random(heads, 2 * max_distance + 1, 2)};
     x = make.Norm(make.Linear(make.Attend(attention, hidden / heads), hidden), x);
     make.EndLayer();
   }

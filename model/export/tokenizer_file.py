@@ -1,4 +1,4 @@
-"""Prepares the tokenizer for the server: without truncation and padding, and with its special tokens listed separately."""
+"""Prepares tokenizer.json for the server: without truncation and padding, and with its special tokens listed separately."""
 
 import json
 
