@@ -74,10 +74,12 @@ class Vectors:
     query_mean: np.ndarray | None = field(default=None, repr=False)
     index: maxsim.MultiVectors | None = field(default=None, repr=False)
     recipes: set[str] = field(default_factory=set, repr=False)
+    query_recipe: str | None = field(default=None, repr=False)
 
     def prepare(self, client: Client, documents: Sequence[tuple[Hashable, str]]) -> list[np.ndarray]:
         found: dict[Hashable, np.ndarray] = {}
         recipes = set(self.recipes) if self.documents else set()
+        query_recipe = self._query_recipe_now(client)
         with closing(client.embed_stream(documents, self.document)) as answers:
             for answer in answers:
                 if answer.error is not None:
@@ -85,7 +87,7 @@ class Vectors:
                 found[answer.id] = answer.float32()
                 recipes.add(answer.recipe)
         refuse_two_recipes(recipes)
-        self.recipes = recipes
+        self.recipes, self.query_recipe = recipes, query_recipe
         return [found[id] for id, _ in documents]
 
     def extend(self, prepared: list[np.ndarray]) -> None:
@@ -102,12 +104,23 @@ class Vectors:
         return maxsim.score(asked, self.index, self.reduce)
 
     def calibrate(self, client: Client, queries: Sequence[str]) -> None:
+        if not self.documents:
+            self.query_mean = None
+            self.query_recipe = self._query_recipe_now(client)
         self.query_mean = self._embed_queries(client, queries).mean()
         self.index = None
 
     def _embed_queries(self, client: Client, queries: Sequence[str]) -> maxsim.MultiVectors:
         pieces, offsets = query_pieces(queries, self.query_sentences)
-        return maxsim.MultiVectors(embed_all(client, pieces, self.query), offsets)
+        return maxsim.MultiVectors(embed_all(client, pieces, self.query, self.query_recipe), offsets)
+
+    def _query_recipe_now(self, client: Client) -> str:
+        """Returns the recipe of queries. It differs from that of documents, whose options differ, but changes with the same model. Raises
+        LongEmbedError if it changed since documents or typical queries were embedded."""
+        recipe = client.explain(["a"], self.query).recipe
+        if self.query_recipe is not None and (self.documents or self.query_mean is not None):
+            refuse_two_recipes([self.query_recipe, recipe])
+        return recipe
 
 
 @dataclass
@@ -146,11 +159,11 @@ def query_pieces(queries: Sequence[str], by_sentence: bool) -> tuple[list[str], 
     return [piece for own in pieces for piece in own], np.cumsum([0, *map(len, pieces)])
 
 
-def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndarray:
-    """Returns one vector per text of any encoding, float32 [n, d], over a stream. Raises the first error of a text, and ValueError if a text has
-    several vectors."""
+def embed_all(client: Client, texts: Sequence[str], options: Options, recipe: str | None = None) -> np.ndarray:
+    """Returns one vector per text of any encoding, float32 [n, d], over a stream. Raises the first error of a text, ValueError if a text has
+    several vectors, and LongEmbedError if their recipe is not the given one."""
     rows: list[np.ndarray | None] = [None] * len(texts)
-    recipes = set()
+    recipes = set() if recipe is None else {recipe}
     with closing(client.embed_stream(texts, options)) as answers:
         for answer in answers:
             if answer.error is not None:

@@ -34,6 +34,9 @@ class WordClient:
     def model(self, name=None):
         return SimpleNamespace(name="words", trained_window=512, input_types={"QUERY": "query", "DOCUMENT": "passage"})
 
+    def explain(self, texts, options):
+        return SimpleNamespace(recipe=self.recipe)
+
     def embed_stream(self, texts, options):
         pairs = [item if isinstance(item, tuple) else (number, item) for number, item in enumerate(texts)]
         self.asked.append((options, [text for _, text in pairs]))
@@ -65,7 +68,7 @@ class EncodingClient(WordClient):
                 vectors = vectors.astype(np.float16)
             yield longembed.Embedding(
                 id=answer.id, vectors=vectors, scales=scales, dimensions=26, ranges=np.zeros((len(vectors), 2), np.int64), tokens=1,
-                truncated_tokens=0, sequences=[], model="words", prompt="", recipe="",
+                truncated_tokens=0, sequences=[], model="words", prompt="", recipe=answer.recipe,
             )  # fmt: skip
 
 
@@ -282,6 +285,23 @@ def test_vectors_of_two_recipes_are_not_mixed():
     changing = SimpleNamespace(embed_stream=lambda texts, options: (SimpleNamespace(**{**vars(a), "recipe": a.id}) for a in answers))
     with pytest.raises(LongEmbedError, match="changed"):
         embed_all(changing, ["a", "b"], Options())
+
+
+def test_queries_of_another_model_than_the_documents_are_refused():
+    """A server may restart with other weights after the documents were added, and give vectors of the same size."""
+    client = WordClient()
+    retriever = Retriever(client, [Vectors(Options(), Options(extension={"windows": {}}))])
+    retriever.calibrate(["cats", "dogs"])
+    client.recipe = "other"
+    with pytest.raises(LongEmbedError, match="from recipe other to r or back"):
+        retriever.add(TEXTS)  # Queries would be centered by the mean of the first model's.
+    retriever.calibrate(["cats", "dogs"])
+    retriever.add(TEXTS)
+    assert retriever.search(["dogs bark"])[0][0].id == "dogs"
+    client.recipe = "third"
+    for call in (retriever.search, retriever.calibrate):
+        with pytest.raises(LongEmbedError, match="from recipe other to third or back; embed all texts again"):
+            call(["dogs bark"])
 
 
 def test_search_names_the_best_documents_in_order():
