@@ -180,12 +180,20 @@ def _pair(item: tuple[Hashable, str]) -> tuple[Hashable, str]:
     if isinstance(item, str) or len(item) != 2:
         raise TypeError(f"a document is a pair (id, text), not {item!r:.80}")
     id, text = item
+    if not isinstance(text, str):
+        raise TypeError(f"the text of document {id!r} is of type {type(text).__name__}; it must be a str")
     return id, text
 
 
-def _refuse_single(queries: Sequence[str]) -> None:
+def _listed(queries: Iterable[str]) -> list[str]:
+    """Returns the queries as a list, because every system reads them."""
     if isinstance(queries, str):
         raise TypeError("give a list of queries: search([query]), not search(query)")
+    queries = list(queries)
+    for number, query in enumerate(queries):
+        if not isinstance(query, str):
+            raise TypeError(f"query {number} is of type {type(query).__name__}; it must be a str")
+    return queries
 
 
 class Retriever:
@@ -233,23 +241,25 @@ class Retriever:
             system.extend(own)
         self.ids += [id for id, _ in pairs]
 
-    def calibrate(self, queries: Sequence[str]) -> None:
+    def calibrate(self, queries: Iterable[str]) -> None:
         """Learns from at least twenty typical queries, without relevance judgments. Vectors are then centered, which improved results with every
         model on QMSum, and changed them little on SQuALITY and MuSiQue. Later queries need not be among these."""
-        if not queries or isinstance(queries, str):
-            raise ValueError("calibrate takes a list of typical queries; it is empty or one str")
+        queries = _listed(queries)
+        if not queries:
+            raise ValueError("calibrate takes a list of typical queries; it is empty")
         for system in self._systems:
             system.calibrate(self._client, queries)
 
-    def scores(self, queries: Sequence[str]) -> np.ndarray:
+    def scores(self, queries: Iterable[str]) -> np.ndarray:
         """Returns [queries, documents in the order of `ids`]. Higher is better."""
-        _refuse_single(queries)
-        if not len(queries) or not self.ids:
-            return np.zeros((len(queries), len(self.ids)))
-        found = [system.scores(self._client, queries) for system in self._systems]
+        queries = _listed(queries)
+        shape = (len(queries), len(self.ids))
+        if 0 in shape:
+            return np.zeros(shape)
+        found = [np.asarray(system.scores(self._client, queries)) for system in self._systems]
         return found[0] if len(found) == 1 and self._weights is None else maxsim.fuse(found, self._weights)
 
-    def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
+    def search(self, queries: Iterable[str], k: int = 10) -> list[list[Hit]]:
         """Returns the k best documents of each query, best first."""
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")

@@ -370,3 +370,25 @@ def test_documents_are_pairs():
         with pytest.raises(TypeError, match="pair"):
             retriever.add([wrong])
     assert retriever.ids == ["cats"]
+
+
+def test_a_text_that_no_system_could_read_is_added_to_none():
+    """BM25 reads texts in the first search. A text that it cannot read would end every search."""
+    retriever = Retriever(WordClient(), [BM25()])
+    for wrong in (None, b"bytes", ["a", "list"], longembed.Input(text="cats")):
+        with pytest.raises(TypeError, match=f"document 'wrong' is of type {type(wrong).__name__}; it must be a str"):
+            retriever.add({"cats": TEXTS["cats"], "wrong": wrong})
+    assert retriever.ids == []
+    with pytest.raises(TypeError, match="query 1 is of type NoneType"):
+        retriever.search(["cats", None])
+
+
+def test_queries_may_come_from_a_generator():
+    """Every system reads them."""
+    client = WordClient()
+    retriever = Retriever(client, [Vectors(Options(), Options()), Vectors(Options(output="WINDOW_VECTORS"), Options())])
+    retriever.add(TEXTS)
+    queries = ["dogs bark", "fish swim"]
+    retriever.calibrate(query for query in queries)
+    np.testing.assert_array_equal(retriever.scores(query for query in queries), retriever.scores(queries))
+    assert [found[0].id for found in retriever.search(iter(queries))] == ["dogs", "fish"]
