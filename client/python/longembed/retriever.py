@@ -198,7 +198,7 @@ def _listed(queries: Iterable[str]) -> list[str]:
 
 class Retriever:
     """Keeps documents in memory and scores them by one or several systems. With several systems, the score is the sum of their standardized scores
-    (maxsim.fuse).
+    (maxsim.fuse). The systems hold the documents, so that they belong to one retriever.
 
     Not thread-safe while documents are added."""
 
@@ -251,12 +251,17 @@ class Retriever:
             system.calibrate(self._client, queries)
 
     def scores(self, queries: Iterable[str]) -> np.ndarray:
-        """Returns [queries, documents in the order of `ids`]. Higher is better."""
+        """Returns [queries, documents in the order of `ids`]. Higher is better. Raises ValueError if a system has other documents, as one that is
+        shared with another retriever."""
         queries = _listed(queries)
         shape = (len(queries), len(self.ids))
         if 0 in shape:
             return np.zeros(shape)
         found = [np.asarray(system.scores(self._client, queries)) for system in self._systems]
+        for system, scores in zip(self._systems, found):
+            if scores.shape != shape:
+                other = f"{type(system).__name__} gives scores of shape {scores.shape} for {shape[0]} queries and {shape[1]} documents"
+                raise ValueError(f"{other}; each Retriever needs systems of its own")
         return found[0] if len(found) == 1 and self._weights is None else maxsim.fuse(found, self._weights)
 
     def search(self, queries: Iterable[str], k: int = 10) -> list[list[Hit]]:

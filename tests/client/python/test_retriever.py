@@ -392,3 +392,15 @@ def test_queries_may_come_from_a_generator():
     retriever.calibrate(query for query in queries)
     np.testing.assert_array_equal(retriever.scores(query for query in queries), retriever.scores(queries))
     assert [found[0].id for found in retriever.search(iter(queries))] == ["dogs", "fish"]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_system_belongs_to_one_retriever(parts):
+    """Otherwise, a retriever would give the scores of the other's documents to its own."""
+    systems = [Vectors(Options(), Options()) for _ in range(parts)]
+    first, second = (Retriever(WordClient(), systems) for _ in range(2))
+    first.add({"cats": TEXTS["cats"], "dogs": TEXTS["dogs"]})
+    second.add({"fish": TEXTS["fish"], "empty": TEXTS["empty"]})
+    for retriever in (first, second):
+        with pytest.raises(ValueError, match=r"shape \(1, 4\) for 1 queries and 2 documents; each Retriever needs systems of its own"):
+            retriever.search(["fish swim"], k=1)
