@@ -229,16 +229,27 @@ def center(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def standardize(scores: np.ndarray) -> np.ndarray:
-    """Scales each query's scores (a row) to mean 0 and standard deviation 1. If all scores are equal they become zeros. float64."""
+    """Scales each query's scores (a row) to mean 0 and standard deviation 1. If all scores are equal they become zeros. float64. Raises ValueError
+    for a score that is not finite, which has no place on such a scale."""
     scores = np.asarray(scores, np.float64)
+    if scores.ndim != 2:
+        raise ValueError(f"scores have the shape {scores.shape}; they must be [queries, documents]")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"query {int(np.isfinite(scores).all(axis=1).argmin())} has a score that is not a finite number")
     centered = scores - scores.mean(axis=1, keepdims=True)
     deviation = scores.std(axis=1, keepdims=True)
     return np.divide(centered, deviation, out=np.zeros_like(centered), where=deviation > 1e-12)
 
 
-def fuse(scores: Sequence[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:
-    """Returns the sum of the standardized scores of several systems, each [queries, documents], with optional weights. float64."""
-    weights = [1.0] * len(scores) if weights is None else weights
-    if len(weights) != len(scores) or not scores:
-        raise ValueError(f"{len(scores)} systems have {len(weights)} weights")
-    return sum(weight * standardize(one) for weight, one in zip(weights, scores))
+def fuse(scores: Iterable[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:
+    """Returns the sum of the standardized scores of several systems, each [queries, documents], with optional weights. float64. Raises ValueError
+    if they differ in shape, or if a score or a weight is not finite."""
+    systems = [standardize(one) for one in scores]
+    weights = [1.0] * len(systems) if weights is None else list(weights)
+    if len(weights) != len(systems) or not systems:
+        raise ValueError(f"{len(systems)} systems have {len(weights)} weights")
+    if len({one.shape for one in systems}) > 1:
+        raise ValueError(f"the scores of the systems have the shapes {', '.join(str(one.shape) for one in systems)}; they must be equal")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"the weights are {weights}; they must be finite numbers")
+    return sum(weight * one for weight, one in zip(weights, systems))

@@ -113,6 +113,30 @@ def test_standardized_scores_and_their_sum():
     np.testing.assert_allclose(maxsim.fuse([first, second]), maxsim.standardize(first) + maxsim.standardize(second))
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (2, 1), (3,), ()])
+def test_scores_of_other_queries_or_documents_are_not_added(shape):
+    """numpy would repeat the only query, or the only document."""
+    with pytest.raises(ValueError, match="shape"):
+        maxsim.fuse([np.eye(2, 3), np.zeros(shape)])
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_refused(score):
+    """A document that is masked by -inf would make all scores of its query zero, and the system would be left out without a word."""
+    scores = np.array([[1.0, 2.0, 3.0], [score, 2.0, 3.0]])
+    with pytest.raises(ValueError, match="query 1 has a score that is not a finite number"):
+        maxsim.fuse([np.eye(2, 3), scores])
+    with pytest.raises(ValueError, match="weights are .*finite"):
+        maxsim.fuse([np.eye(2, 3)], [score])
+
+
+def test_systems_may_be_an_array_or_a_generator():
+    systems = np.arange(12.0).reshape(2, 2, 3) ** 2
+    expected = maxsim.fuse(list(systems))
+    np.testing.assert_array_equal(maxsim.fuse(systems), expected)
+    np.testing.assert_array_equal(maxsim.fuse(one for one in systems), expected)
+
+
 def test_centered_vectors_are_unit_differences_to_the_mean(texts):
     documents = maxsim.MultiVectors.of(texts[1])
     rows = np.concatenate(texts[1]).astype(np.float64)
