@@ -97,7 +97,7 @@ class Reduction:
     """Reduces the dot products of one query vector with a document's vectors to one number."""
 
     def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """`products` is float32 [q, N]. Document i has the columns from starts[i] up to starts[i + 1] or the end. Returns [q, n]."""
+        """`products` is [q, N]. Document i has the columns from starts[i] up to starts[i + 1] or the end. Returns [q, n]."""
         raise NotImplementedError
 
 
@@ -187,23 +187,27 @@ def reduction(name: str | Reduction) -> Reduction:
     raise ValueError(f'unknown reduction {name!r}; known are "max", "mean", "mean_of_top(K)", "log_sum_exp(TAU)", "log_mean_exp(TAU)"')
 
 
-def score(queries: MultiVectors | np.ndarray, documents: MultiVectors, reduce: str | Reduction = "max") -> np.ndarray:
+def score(
+    queries: MultiVectors | np.ndarray, documents: MultiVectors, reduce: str | Reduction = "max", dtype: type[np.floating] = np.float32
+) -> np.ndarray:
     """Scores every query against every document: float32 [queries, documents].
 
     queries: [q, d] with one vector per query, or MultiVectors, whose scores are averaged over the vectors of each query. Products are dot
-    products, which are cosines if the vectors are normalized. Documents are processed in pieces, so that memory stays bounded."""
+    products, which are cosines if the vectors are normalized. Documents are processed in pieces, so that memory stays bounded.
+    dtype: the type of the products. With float32, the scores of equal documents may differ in the last bit, by their place in the matrix. With
+    float64 they are equal, and scoring takes two to five times as long."""
     if not isinstance(queries, MultiVectors):
         queries = MultiVectors(np.atleast_2d(np.asarray(queries, np.float32)), np.arange(len(np.atleast_2d(queries)) + 1))
     if not len(queries) or not len(documents):
         return np.zeros((len(queries), len(documents)), np.float32)
     if queries.values.shape[1] != documents.values.shape[1]:
         raise ValueError(f"queries have {queries.values.shape[1]} dimensions and documents {documents.values.shape[1]}")
-    chosen, rows = reduction(reduce), queries._rows(0, len(queries.values))
-    counts = np.diff(queries.offsets).astype(np.float32)
+    chosen, rows = reduction(reduce), queries._rows(0, len(queries.values)).astype(dtype, copy=False)
+    counts = np.diff(queries.offsets).astype(dtype)
     columns = []
-    for first, last in _pieces(documents.offsets, _NUMBERS_AT_A_TIME // max(rows.shape)):
+    for first, last in _pieces(documents.offsets, _NUMBERS_AT_A_TIME * 4 // rows.itemsize // max(rows.shape)):
         start, end = int(documents.offsets[first]), int(documents.offsets[last])
-        reduced = chosen(rows @ documents._rows(start, end).T, documents.offsets[first:last] - start)
+        reduced = chosen(rows @ documents._rows(start, end).astype(dtype, copy=False).T, documents.offsets[first:last] - start)
         columns.append(np.add.reduceat(reduced, queries.offsets[:-1], axis=0) / counts[:, None])
     return np.concatenate(columns, axis=1).astype(np.float32, copy=False)
 

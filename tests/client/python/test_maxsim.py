@@ -113,6 +113,21 @@ def test_standardized_scores_and_their_sum():
     np.testing.assert_allclose(maxsim.fuse([first, second]), maxsim.standardize(first) + maxsim.standardize(second))
 
 
+@pytest.mark.parametrize("name", ["max", "mean", "mean_of_top(2)", "log_mean_exp(0.01)"])
+@pytest.mark.parametrize("vectors", [1, 5])
+def test_equal_documents_have_equal_scores_in_float64(name, vectors, monkeypatch):
+    """BLAS adds the products of the last columns of a matrix in another order than those of the first."""
+    monkeypatch.setattr(maxsim, "_NUMBERS_AT_A_TIME", 1 << 17)  # Several pieces.
+    random = np.random.default_rng(0)
+    document = random.normal(size=(vectors, 384)).astype(np.float32)
+    documents = maxsim.MultiVectors.of([document] * 301)
+    queries = random.normal(size=(50, 384)).astype(np.float32)
+    found = maxsim.score(queries, documents, name, np.float64)
+    assert found.dtype == np.float32 and (found == found[:, :1]).all()
+    np.testing.assert_allclose(found, maxsim.score(queries, documents, name), atol=1e-4)
+    assert (maxsim.standardize(found) == 0).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (2, 1), (3,), ()])
 def test_scores_of_other_queries_or_documents_are_not_added(shape):
     """numpy would repeat the only query, or the only document."""
