@@ -21,6 +21,9 @@ from longembed.results import Embedding
 # The most dot products, and the most vector components, in memory at a time: 128 MiB of float32.
 _NUMBERS_AT_A_TIME = 1 << 25
 
+# Scores that differ by fewer steps of their type are equal but for the order in which their products were added.
+_ROUNDING_STEPS = 8
+
 
 @dataclass(eq=False)
 class MultiVectors:
@@ -233,16 +236,18 @@ def center(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def standardize(scores: np.ndarray) -> np.ndarray:
-    """Scales each query's scores (a row) to mean 0 and standard deviation 1. If all scores are equal they become zeros. float64. Raises ValueError
-    for a score that is not finite, which has no place on such a scale."""
-    scores = np.asarray(scores, np.float64)
+    """Scales each query's scores (a row) to mean 0 and standard deviation 1. Scores that are equal, up to the rounding of their type, become zeros.
+    float64. Raises ValueError for a score that is not finite, which has no place on such a scale."""
+    scores = np.asarray(scores)
+    rounding = _ROUNDING_STEPS * np.finfo(scores.dtype if scores.dtype.kind == "f" else np.float64).eps
+    scores = scores.astype(np.float64)
     if scores.ndim != 2:
         raise ValueError(f"scores have the shape {scores.shape}; they must be [queries, documents]")
     if not np.isfinite(scores).all():
         raise ValueError(f"query {int(np.isfinite(scores).all(axis=1).argmin())} has a score that is not a finite number")
     centered = scores - scores.mean(axis=1, keepdims=True)
     deviation = scores.std(axis=1, keepdims=True)
-    return np.divide(centered, deviation, out=np.zeros_like(centered), where=deviation > 1e-12)
+    return np.divide(centered, deviation, out=np.zeros_like(centered), where=deviation > rounding * np.abs(scores).max(axis=1, initial=0, keepdims=True))
 
 
 def fuse(scores: Iterable[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:

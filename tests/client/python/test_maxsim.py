@@ -128,6 +128,16 @@ def test_equal_documents_have_equal_scores_in_float64(name, vectors, monkeypatch
     assert (maxsim.standardize(found) == 0).all()
 
 
+def test_rounding_is_no_difference_between_scores():
+    """Scores of equal documents may differ in their last bit. Their size may be any."""
+    rounded = np.full((1, 100), 0.8, np.float32)
+    rounded[0, 3] = np.nextafter(rounded[0, 3], np.float32(1))
+    assert (maxsim.standardize(rounded) == 0).all()
+    assert (maxsim.standardize(np.full((1, 7), 1e6 + 0.1)) == 0).all()  # The mean of seven equal numbers may be another number.
+    for size in (1e-15, 1.0, 1e15):
+        np.testing.assert_allclose(maxsim.standardize([[size, 2 * size, 3 * size]]), [[-math.sqrt(1.5), 0, math.sqrt(1.5)]])
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (2, 1), (3,), ()])
 def test_scores_of_other_queries_or_documents_are_not_added(shape):
     """numpy would repeat the only query, or the only document."""
