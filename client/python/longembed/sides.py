@@ -69,6 +69,11 @@ class Sides:
         return Sides, (self._connection, self._given[QUERY], self._given[DOCUMENT])
 
     @property
+    def given_clients(self) -> tuple[Client | None, AsyncClient | None]:
+        """Returns the clients that the caller gave and closes."""
+        return (self._client if self._connection is None else None), self._async_client
+
+    @property
     def client(self) -> Client:
         if self._client is None:
             assert self._connection is not None
