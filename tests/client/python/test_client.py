@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import math
+import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -158,6 +160,22 @@ def test_a_text_that_is_no_unicode_is_refused_with_words(client):
     assert raised.value.field == "inputs[1]"
     with pytest.raises(InvalidArgument, match="lone surrogate"):
         client.tokenize(["ab\ud800"])
+
+
+@pytest.mark.parametrize("implementation", ["upb", "python"])
+def test_every_implementation_of_protobuf_refuses_it_alike(implementation):
+    """PyPy and machines without a wheel have the one in Python. A stream answers such a text by an error of its own."""
+    code = """if True:
+        from google.protobuf.internal import api_implementation
+        from longembed import InvalidArgument, options
+        try:
+            options.to_input("ab\\ud800")
+        except InvalidArgument as error:
+            print(api_implementation.Type(), error)
+    """
+    environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == f"{implementation} a text has the lone surrogate U+D800 at character 2\n"
 
 
 def test_partial_results_keep_each_error_with_its_text(client):
