@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Iterable
 from typing import Any
 
 import grpc
@@ -59,7 +59,7 @@ class AsyncClient:
         progress: bool = False,
         timeout: float | None = None,
         **changes: Any,
-    ) -> AsyncIterator[results.Embedding]:
+    ) -> AsyncGenerator[results.Embedding, None]:
         """See Client.embed_stream. A plain iterable is read on the event loop, so it should not block."""
         chosen = requests.with_defaults(options, changes, self.default_model)
         chosen.message()
@@ -142,7 +142,7 @@ class _Stream:
         # item, and writes nothing more until that item is answered.
         self._cautious = False
 
-    async def run(self, bar: Any) -> AsyncIterator[results.Embedding]:
+    async def run(self, bar: Any) -> AsyncGenerator[results.Embedding, None]:
         self._reader = asyncio.create_task(self._read_items())
         attempts, counted, seconds_to_end = retry.Attempts(self._pending.timeout), 0, 0.0
         try:
