@@ -42,6 +42,10 @@ class MultiVectors:
             raise ValueError(f"offsets from {self.offsets[0]} to {self.offsets[-1]} do not fit values of shape {self.values.shape}")
         if (np.diff(self.offsets) < 1).any():
             raise ValueError(f"text {int(np.argmin(np.diff(self.offsets)))} has no vector")
+        if self.scales is None:
+            _refuse_bytes(self.values)
+        elif self.scales.shape != (len(self.values),):
+            raise ValueError(f"scales of shape {self.scales.shape} do not fit {len(self.values)} vectors; each has one")
 
     @staticmethod
     def of(items: Iterable[Embedding | np.ndarray]) -> MultiVectors:
@@ -92,8 +96,20 @@ class MultiVectors:
 
 
 def _float32(item: Embedding | np.ndarray) -> np.ndarray:
-    vectors = item.float32() if isinstance(item, Embedding) else np.asarray(item, np.float32)
+    vectors = item.float32() if isinstance(item, Embedding) else _array_float32(item)
     return vectors[None, :] if vectors.ndim == 1 else vectors
+
+
+def _array_float32(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors)
+    _refuse_bytes(vectors)
+    return vectors.astype(np.float32, copy=False)
+
+
+def _refuse_bytes(vectors: np.ndarray) -> None:
+    """Refuses the `vectors` of INT8 and BINARY embeddings alone: they are no components without their scales, and bits are packed."""
+    if vectors.dtype in (np.int8, np.uint8):
+        raise ValueError(f"vectors of type {vectors.dtype} have lost their {'scales' if vectors.dtype == np.int8 else 'bits'}; give the Embedding, or its float32()")
 
 
 class Reduction:
@@ -200,7 +216,8 @@ def score(
     dtype: the type of the products. With float32, the scores of equal documents may differ in the last bit, by their place in the matrix. With
     float64 they are equal, and scoring takes two to five times as long."""
     if not isinstance(queries, MultiVectors):
-        queries = MultiVectors(np.atleast_2d(np.asarray(queries, np.float32)), np.arange(len(np.atleast_2d(queries)) + 1))
+        queries = np.atleast_2d(_array_float32(queries))
+        queries = MultiVectors(queries, np.arange(len(queries) + 1))
     if not len(queries) or not len(documents):
         return np.zeros((len(queries), len(documents)), np.float32)
     if queries.values.shape[1] != documents.values.shape[1]:

@@ -95,6 +95,28 @@ def test_int8_embeddings_stay_int8_unless_others_are_among_them():
     assert mixed.values.tolist() == [[0.5, -1], [3, 4], [10, 12], [7, 8], [9, 10]]
 
 
+@pytest.mark.parametrize(("type_", "lost"), [(np.int8, "scales"), (np.uint8, "bits")])
+def test_bytes_of_embeddings_are_no_components(type_, lost):
+    """`vectors` of an INT8 or BINARY embedding, as a file of arrays may hold them alone."""
+    values, documents = np.ones((2, 4), type_), maxsim.MultiVectors.of([np.ones((2, 4))])
+    takers = (
+        lambda: maxsim.MultiVectors.of([values]),
+        lambda: maxsim.MultiVectors(values, np.array([0, 2])),
+        lambda: maxsim.score(values, documents),
+    )
+    for take in takers:
+        with pytest.raises(ValueError, match=f"have lost their {lost}; give the Embedding, or its float32"):
+            take()
+    assert maxsim.score(np.ones((1, 4), int), documents).tolist() == [[4]]
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), ()])
+def test_every_vector_has_one_scale(shape):
+    """numpy would repeat the only scale."""
+    with pytest.raises(ValueError, match="do not fit 2 vectors"):
+        maxsim.MultiVectors(np.ones((2, 4), np.int8), np.array([0, 2]), np.ones(shape, np.float32))
+
+
 def test_int8_of_a_vector_of_zeros_is_zeros():
     small = maxsim.MultiVectors.of([np.zeros((1, 3)), np.array([[1.0, -2.0, 0.0]])]).to_int8()
     assert small.values.tolist() == [[0, 0, 0], [64, -127, 0]] and np.isfinite(small[0]).all()
