@@ -109,7 +109,8 @@ def _array_float32(vectors: np.ndarray) -> np.ndarray:
 def _refuse_bytes(vectors: np.ndarray) -> None:
     """Refuses the `vectors` of INT8 and BINARY embeddings alone: they are no components without their scales, and bits are packed."""
     if vectors.dtype in (np.int8, np.uint8):
-        raise ValueError(f"vectors of type {vectors.dtype} have lost their {'scales' if vectors.dtype == np.int8 else 'bits'}; give the Embedding, or its float32()")
+        lost = "scales" if vectors.dtype == np.int8 else "bits"
+        raise ValueError(f"vectors of type {vectors.dtype} have lost their {lost}; give the Embedding, or its float32()")
 
 
 class Reduction:
@@ -246,8 +247,12 @@ def center(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Subtracts the mean from the vectors and scales them back to length 1: float32 [n, d].
 
     The vectors of an embedding model lie in a narrow cone: what all queries share, and what all documents share, outweighs what distinguishes them
-    (arXiv 1702.01417). Center documents by the mean of all document vectors, and queries by the mean of at least twenty typical queries."""
-    centered = np.asarray(vectors, np.float32) - np.asarray(mean, np.float32)
+    (arXiv 1702.01417). Center documents by the mean of all document vectors, and queries by the mean of at least twenty typical queries. Raises
+    ValueError for a mean that is not one vector [d]."""
+    vectors, mean = np.asarray(vectors, np.float32), np.asarray(mean, np.float32)
+    if vectors.ndim != 2 or mean.shape not in (vectors.shape[1:], (1, *vectors.shape[1:])):
+        raise ValueError(f"a mean of shape {mean.shape} does not fit vectors of shape {vectors.shape}; give vectors.mean(axis=0)")
+    centered = vectors - mean
     norms = np.linalg.norm(centered, axis=1, keepdims=True)
     return np.divide(centered, norms, out=np.zeros_like(centered), where=norms > 0)
 

@@ -195,6 +195,16 @@ def test_centered_vectors_are_unit_differences_to_the_mean(texts):
     np.testing.assert_array_equal(maxsim.center(np.array([[1.0, 2.0]]), np.array([1.0, 2.0])), [[0, 0]])
 
 
+@pytest.mark.parametrize("mean", [0.5, np.ones(1), np.ones((2, 3)), np.ones((2, 1)), np.ones(4)])
+def test_a_mean_that_is_no_vector_is_refused(mean):
+    """numpy subtracts a number from every component, and from each vector another one."""
+    with pytest.raises(ValueError, match=r"does not fit vectors of shape \(2, 3\); give vectors.mean\(axis=0\)"):
+        maxsim.center(np.eye(2, 3), mean)
+    with pytest.raises(ValueError, match="does not fit"):
+        maxsim.MultiVectors.of([np.eye(2, 3)]).centered(mean)
+    np.testing.assert_array_equal(maxsim.center(np.eye(2, 3), np.zeros((1, 3))), np.eye(2, 3))
+
+
 def test_the_mean_of_many_vectors_is_exact_and_takes_int8_in_pieces():
     values = np.full((200_000, 8), 0.05, np.float32)
     many = maxsim.MultiVectors(values, np.arange(0, 200_001, 4))
