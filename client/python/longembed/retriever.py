@@ -243,10 +243,11 @@ class Retriever:
 
     def calibrate(self, queries: Iterable[str]) -> None:
         """Learns from at least twenty typical queries, without relevance judgments. Vectors are then centered, which improved results with every
-        model on QMSum, and changed them little on SQuALITY and MuSiQue. Later queries need not be among these."""
+        model on QMSum, and changed them little on SQuALITY and MuSiQue. Later queries need not be among these. Raises ValueError for fewer than two
+        queries: the mean of a single one leaves nothing of it."""
         queries = _listed(queries)
-        if not queries:
-            raise ValueError("calibrate takes a list of typical queries; it is empty")
+        if len(set(queries)) < 2:
+            raise ValueError(f"calibrate takes at least two different typical queries, better twenty; it got {len(set(queries))}")
         for system in self._systems:
             system.calibrate(self._client, queries)
 

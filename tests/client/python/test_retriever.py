@@ -206,8 +206,11 @@ def test_a_calibrated_system_centers_both_sides(by_sentence):
     ]
     np.testing.assert_allclose(retriever.scores([asked])[0], expected, atol=1e-5)
     assert abs(retriever.scores([asked]) - plain).max() > 0.05
-    with pytest.raises(ValueError, match="typical queries"):
-        retriever.calibrate([])
+    calibrated = retriever.scores([asked])
+    for few in ([], [asked], [asked, asked]):  # The mean of one query is the query, and its centered vector zero.
+        with pytest.raises(ValueError, match="two different typical queries"):
+            retriever.calibrate(few)
+    np.testing.assert_array_equal(retriever.scores([asked]), calibrated)
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("FLOAT16", 1e-3), ("INT8", 0.02)])
@@ -301,7 +304,7 @@ def test_queries_of_another_model_than_the_documents_are_refused():
     client.recipe = "third"
     for call in (retriever.search, retriever.calibrate):
         with pytest.raises(LongEmbedError, match="from recipe other to third or back; embed all texts again"):
-            call(["dogs bark"])
+            call(["dogs bark", "cats purr"])
 
 
 def test_search_names_the_best_documents_in_order():
