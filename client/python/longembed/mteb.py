@@ -71,10 +71,17 @@ class LongEmbedEncoder:
         batch_size: int = 32,
         show_progress_bar: bool = True,
     ) -> np.ndarray:
-        """Returns float32 [n, d]. batch_size has no effect, because the server forms the batches."""
+        """Returns float32 [n, d]. batch_size has no effect, because the server forms the batches. Several of mteb's corpora have documents without
+        a text. They get vectors of zeros, as from mteb's own clients of such servers."""
         texts = [text for batch in inputs for text in batch["text"]]
-        encode = self.model.encode_document if prompt_type == PromptType.document else self.model.encode_query
-        return encode(texts, show_progress_bar=show_progress_bar)
+        sides = self.model.sides
+        options = sides.options(DOCUMENT if prompt_type == PromptType.document else QUERY)
+        answers = sides.embed_with(options, texts, show_progress_bar, keep_empty=True)
+        vectors = np.zeros((len(answers), options.dimensions or sides.client.model(options.model).dimensions), np.float32)
+        for row, answer in zip(vectors, answers):
+            if answer.error is None:
+                row[:] = answer.float32()[0]
+        return vectors
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         return self.model.similarity(embeddings1, embeddings2)
@@ -107,8 +114,8 @@ class LongEmbedSearch:
         self.mteb_model_meta = _meta(self.client.model(), {"retriever": experiment or "windows"}, "late-interaction", ScoringFunction.MAX_SIM, None)
 
     def index(self, corpus: Iterable[Mapping[str, Any]], **_: Any) -> None:
-        """Embeds the corpus. Its rows have an id, a text, and optionally a title."""
-        documents = {row["id"]: _document_text(row) for row in corpus}
+        """Embeds the corpus. Its rows have an id, a text, and optionally a title. Rows without either are left out, since nothing can find them."""
+        documents = {row["id"]: text for row in corpus if (text := _document_text(row))}
         self._retriever, self._ids = self._new_retriever(self.client), list(documents)
         self._retriever.add(documents)
 
@@ -116,12 +123,13 @@ class LongEmbedSearch:
         self, queries: Iterable[Mapping[str, Any]], *, top_k: int, top_ranked: Mapping[str, list[str]] | None = None, **_: Any
     ) -> dict[str, dict[str, float]]:
         """Returns {query id: {document id: score}} of the top_k documents. If `top_ranked` is given, only the documents that it lists for a query
-        are considered."""
+        are considered. A query without a text finds none."""
         if self._retriever is None:
             raise RuntimeError("index has not been called")
         texts = {row["id"]: _query_text(row) for row in queries}
-        scores = self._retriever.scores(list(texts.values()))
-        return {id: self._best(row, top_k, None if top_ranked is None else top_ranked.get(id, [])) for id, row in zip(texts, scores, strict=True)}
+        asked = [id for id, text in texts.items() if text.strip()]
+        scores = dict(zip(asked, self._retriever.scores(texts[id] for id in asked), strict=True))
+        return {id: self._best(scores[id], top_k, None if top_ranked is None else top_ranked.get(id, [])) if id in scores else {} for id in texts}
 
     def _best(self, scores: np.ndarray, top_k: int, candidates: list[str] | None) -> dict[str, float]:
         allowed = None if candidates is None else set(candidates)

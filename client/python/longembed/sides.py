@@ -105,9 +105,10 @@ class Sides:
         """Returns the answers in the order of the texts. Any number of texts of any length is allowed."""
         return self.embed_with(self.options(side), texts, progress)
 
-    def embed_with(self, options: Options, texts: Iterable[str], progress: bool = False) -> list[Embedding]:
+    def embed_with(self, options: Options, texts: Iterable[str], progress: bool = False, keep_empty: bool = False) -> list[Embedding]:
+        """Works like embed. keep_empty: the answer to a text without tokens has its `error`, instead of failing the call."""
         with closing(self.client.embed_stream(_numbered(texts), _one_vector(options), progress=progress)) as stream:
-            answers = {answer.id: _successful(answer) for answer in stream}
+            answers = {answer.id: answer if keep_empty and _is_empty(answer) else _successful(answer) for answer in stream}
         return _in_order(answers)
 
     async def aembed_one(self, side: str, text: str) -> Embedding:
@@ -175,8 +176,12 @@ def _checked(texts: Iterable[str]) -> list[str]:
 
 
 def _in_order(answers: dict[Hashable, Embedding]) -> list[Embedding]:
-    refuse_two_recipes(answer.recipe for answer in answers.values())
+    refuse_two_recipes(answer.recipe for answer in answers.values() if answer.error is None)
     return [answers[number] for number in range(len(answers))]
+
+
+def _is_empty(answer: Embedding) -> bool:
+    return answer.error is not None and answer.error.reason == "EMPTY_INPUT"
 
 
 def _successful(answer: Embedding) -> Embedding:
