@@ -255,6 +255,26 @@ def test_calls_of_a_closed_client_are_value_errors(client):
     asyncio.run(call_closed())
 
 
+def test_an_async_client_may_be_made_before_its_event_loop(client):
+    """Web applications make clients when they are imported. A channel of grpc.aio that is opened there never answers a stream."""
+    made = AsyncClient(client.server)
+
+    async def call():
+        return len(await made.embed(["a"])), len([answer async for answer in made.embed_stream(["a", "b"], timeout=10)])
+
+    assert [asyncio.run(call()) for _ in range(2)] == [(1, 2)] * 2  # The second loop after the end of the first.
+
+    async def call_from_another_thread():
+        await made.embed(["a"])
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            await asyncio.to_thread(asyncio.run, call())
+        await made.close()
+
+    asyncio.run(call_from_another_thread())
+    with pytest.raises(FileNotFoundError):
+        AsyncClient(client.server, tls=TLS(root_certificates="no/such/file.pem"))
+
+
 @pytest.mark.parametrize("seconds", [1e10, 1e300, math.inf])
 def test_a_timeout_beyond_grpcs_clock_is_no_limit(client, seconds):
     """gRPC itself takes it for a time in the past."""
