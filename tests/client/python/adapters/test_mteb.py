@@ -17,7 +17,7 @@ from mteb.models import EncoderProtocol, SearchProtocol  # noqa: E402
 from mteb.types import PromptType  # noqa: E402
 from running_server import ROOT  # noqa: E402
 
-from longembed import Client, InvalidArgument, Options, Retriever  # noqa: E402
+from longembed import Client, InvalidArgument, LongEmbedError, Options, Retriever  # noqa: E402
 from longembed.mteb import LongEmbedEncoder, LongEmbedSearch, use_local_data  # noqa: E402
 from longembed.retriever import Vectors  # noqa: E402
 
@@ -152,6 +152,19 @@ def test_results_of_another_recommendation_are_kept_apart(address, monkeypatch):
     assert LongEmbedEncoder(address, document=recommended).mteb_model_meta.experiment_kwargs != before
 
 
+def test_vectors_of_another_model_are_not_kept_under_the_first_ones_name(address, monkeypatch):
+    """The server may restart with other weights after the encoder was made, or between the corpus and the queries of a task."""
+    monkeypatch.setattr(Client, "explain", lambda *_: SimpleNamespace(recipe="first"))
+    encoder = LongEmbedEncoder(address)
+    for side in (PromptType.document, PromptType.query):
+        with pytest.raises(LongEmbedError, match="settings changed, from recipe .* first"):
+            encoder.encode([{"text": ["a"]}], task_metadata=None, hf_split="", hf_subset="", prompt_type=side, show_progress_bar=False)
+    search, model = LongEmbedSearch(address), Client.model
+    monkeypatch.setattr(Client, "model", lambda *given: (found := model(*given)).MergeFrom(type(found)(precision="int8")) or found)
+    with pytest.raises(LongEmbedError, match="replaced the model"):
+        search.index([{"id": "a", "text": "a"}])
+
+
 @pytest.mark.parametrize("change", [{"prompts": {"query": "ask: "}}, {"default_prompt_name": "query"}], ids=["prompts", "default"])
 def test_results_of_other_prompts_are_kept_apart(address, monkeypatch, change):
     """The manifest may get other prompts, while the options name them as before, and the model's files stay the same."""
@@ -174,6 +187,7 @@ def test_results_of_other_prompts_are_kept_apart(address, monkeypatch, change):
 def test_results_of_another_model_of_queries_are_kept_apart(address, monkeypatch):
     """Such as other weights under the name that the options of queries have."""
     model = Client.model
+    monkeypatch.setattr(Client, "explain", lambda *_: SimpleNamespace(recipe="r"))
 
     def meta(files):
         def described(self, name=None):
