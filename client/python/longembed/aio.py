@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Iterable
 from typing import Any
 
 import grpc
@@ -24,7 +25,8 @@ from longembed.stream import SECONDS_TO_END
 
 
 class AsyncClient:
-    """Works like Client, within one event loop. Create it inside the loop that uses it."""
+    """Works like Client, within one event loop: that of the first call, which opens the connection. Once that loop is closed, another one may use
+    the client."""
 
     def __init__(
         self,
@@ -38,15 +40,18 @@ class AsyncClient:
     ):
         self.server, self.default_model, self.timeout = channels.address(server), model, timeout
         self._metadata = channels.metadata(api_key)
-        self._channel = channels.open_channel(grpc.aio, self.server, tls, max_receive_bytes)
-        self._stub = channels.Stub(self._channel)
+        if tls is not None:
+            tls.credentials()  # Raises for files that are not there.
+        self._open_channel = functools.partial(channels.open_channel, grpc.aio, self.server, tls, max_receive_bytes)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def embed(
         self, texts: Iterable[TextLike], options: Options | None = None, *, partial: bool = False, timeout: float | None = None, **changes: Any
     ) -> results.Embeddings:
         """See Client.embed."""
         chosen = requests.with_defaults(options, changes, self.default_model)
-        response = await self._call(self._stub.Embed, requests.embed(texts, chosen, partial), timeout)
+        response = await self._call(self._connected().Embed, requests.embed(texts, chosen, partial), timeout)
         return results.embeddings(response, chosen.encoding)
 
     async def embed_stream(
@@ -59,13 +64,13 @@ class AsyncClient:
         progress: bool = False,
         timeout: float | None = None,
         **changes: Any,
-    ) -> AsyncIterator[results.Embedding]:
+    ) -> AsyncGenerator[results.Embedding, None]:
         """See Client.embed_stream. A plain iterable is read on the event loop, so it should not block."""
         chosen = requests.with_defaults(options, changes, self.default_model)
         chosen.message()
         requests.refuse_single(items, "embed_stream")
         bar = progress_bars.bar(progress, items)
-        stream = _Stream(self._stub, self._metadata, items, Pending(chosen, in_flight, skip, requests.seconds(timeout, self.timeout)))
+        stream = _Stream(self._connected(), self._metadata, items, Pending(chosen, in_flight, skip, requests.seconds(timeout, self.timeout)))
         async with contextlib.aclosing(stream.run(bar)) as answers:
             async for answer in answers:
                 yield answer
@@ -75,31 +80,46 @@ class AsyncClient:
     ) -> messages.ExplainResponse:
         """See Client.explain."""
         chosen = requests.with_defaults(options, changes, self.default_model)
-        return await self._call(self._stub.Explain, requests.explain(texts, chosen), timeout)
+        return await self._call(self._connected().Explain, requests.explain(texts, chosen), timeout)
 
     async def tokenize(
         self, texts: Iterable[str], *, model: str | None = None, add_special_tokens: bool = True, timeout: float | None = None
     ) -> list[results.Tokens]:
         """See Client.tokenize."""
         request = requests.tokenize(texts, model or self.default_model, add_special_tokens)
-        return [results.tokens(text) for text in (await self._call(self._stub.Tokenize, request, timeout)).results]
+        return [results.tokens(text) for text in (await self._call(self._connected().Tokenize, request, timeout)).results]
 
     async def models(self, *, timeout: float | None = None) -> list[messages.Model]:
         """See Client.models."""
-        return list((await self._call(self._stub.ListModels, messages.ListModelsRequest(), timeout)).models)
+        return list((await self._call(self._connected().ListModels, messages.ListModelsRequest(), timeout)).models)
 
     async def model(self, name: str | None = None, *, timeout: float | None = None) -> messages.Model:
         """See Client.model."""
-        return await self._call(self._stub.GetModel, requests.get_model(name or self.default_model), timeout)
+        return await self._call(self._connected().GetModel, requests.get_model(name or self.default_model), timeout)
 
     async def close(self) -> None:
-        await self._channel.close()
+        self._closed = True
+        if self._loop is not None:
+            await self._channel.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def _connected(self) -> channels.Stub:
+        """Returns the stub in the running event loop. A channel of grpc.aio belongs to the loop in which it was opened; in another one, a stream would
+        wait for answers that never come."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise ValueError("Cannot invoke RPC: the client is closed")
+        if self._loop is None or (self._loop is not loop and self._loop.is_closed()):
+            self._channel, self._loop = self._open_channel(), loop
+            self._stub = channels.Stub(self._channel)
+        if self._loop is not loop:
+            raise RuntimeError("this AsyncClient belongs to another event loop, which made its first call; create one in each loop")
+        return self._stub
 
     async def _call(self, method, request, timeout: float | None):
         try:
@@ -142,7 +162,7 @@ class _Stream:
         # item, and writes nothing more until that item is answered.
         self._cautious = False
 
-    async def run(self, bar: Any) -> AsyncIterator[results.Embedding]:
+    async def run(self, bar: Any) -> AsyncGenerator[results.Embedding, None]:
         self._reader = asyncio.create_task(self._read_items())
         attempts, counted, seconds_to_end = retry.Attempts(self._pending.timeout), 0, 0.0
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -103,9 +104,13 @@ def metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
 class Stub:
     """The methods of longembed.v1.EmbeddingService on a channel of grpc or grpc.aio. Each has its name in the proto."""
 
-    def __init__(self, channel):
+    def __init__(self, channel: Any):
         for method in messages.SERVICE.methods:
             request, response = getattr(messages, method.input_type.name), getattr(messages, method.output_type.name)
             make = channel.stream_stream if method.client_streaming else channel.unary_unary
             path = f"/{messages.SERVICE.full_name}/{method.name}"
             setattr(self, method.name, make(path, request_serializer=request.SerializeToString, response_deserializer=response.FromString))
+
+    if TYPE_CHECKING:  # Type checkers cannot know the methods that the constructor sets.
+
+        def __getattr__(self, name: str) -> Any: ...

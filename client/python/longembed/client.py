@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable
 from typing import Any
 
 import grpc
@@ -67,7 +67,7 @@ class Client:
         progress: bool = False,
         timeout: float | None = None,
         **changes: Any,
-    ) -> Iterator[results.Embedding]:
+    ) -> Generator[results.Embedding, None, None]:
         """Embeds any number of texts with bounded memory, across restarts of the server. Yields each answer as soon as it is ready, in any order.
 
         items: texts, or (id, text) pairs. A text without an id gets its number, from 0, as its id. Items are read ahead while fewer than

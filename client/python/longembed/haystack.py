@@ -40,13 +40,16 @@ class _Embedder:
         tls: TLS | None,
         timeout: float,
         async_client: AsyncClient | None,
-        sides: dict[str, Options | None],
     ) -> None:
         if isinstance(client, Client) and (api_key is not None or tls is not None):
             raise TypeError("give a Client, or its address, api_key and tls, not both")
         self.client, self.api_key, self.tls, self.timeout, self.async_client = client, api_key, tls, timeout, async_client
-        self._options = sides
         self._sides: Sides | None = None
+        self._made_of: tuple = ()
+
+    def _options(self) -> dict[str, Options | None]:
+        """Returns the options of the component's side, by the name of the side."""
+        raise NotImplementedError
 
     def warm_up(self) -> None:
         """Reads the API key. The first call opens the connection."""
@@ -56,10 +59,12 @@ class _Embedder:
         self._warm()
 
     def _warm(self) -> Sides:
-        if self._sides is None:
+        """Returns the sides of the attributes as they are now. to_dict() writes the same ones."""
+        attributes = (self.client, self.api_key, self.tls, self.timeout, self.async_client, self._options())
+        if self._sides is None or attributes != self._made_of:
             key = self.api_key.resolve_value() if self.api_key is not None else None
             client = self.client if isinstance(self.client, Client) else Connection(self.client, key, self.tls, self.timeout)
-            self._sides = Sides(client, async_client=self.async_client, **self._options)
+            self._sides, self._made_of = Sides(client, async_client=self.async_client, **self._options()), attributes
         return self._sides
 
     def close(self) -> None:
@@ -111,7 +116,10 @@ class LongEmbedTextEmbedder(_Embedder):
         async_client: AsyncClient | None = None,
     ):
         self.query = query
-        self._connect(client, api_key, tls, timeout, async_client, {"query": query})
+        self._connect(client, api_key, tls, timeout, async_client)
+
+    def _options(self) -> dict[str, Options | None]:
+        return {"query": self.query}
 
     def to_dict(self) -> dict[str, Any]:
         return default_to_dict(self, query=self.query, **self._connection_to_dict())
@@ -157,7 +165,10 @@ class LongEmbedDocumentEmbedder(_Embedder):
             raise TypeError("meta_fields_to_embed takes a list of names, not one str, whose letters would be taken for names")
         self.document = document
         self.meta_fields_to_embed, self.embedding_separator, self.progress_bar = meta_fields_to_embed or [], embedding_separator, progress_bar
-        self._connect(client, api_key, tls, timeout, async_client, {"document": document})
+        self._connect(client, api_key, tls, timeout, async_client)
+
+    def _options(self) -> dict[str, Options | None]:
+        return {"document": self.document}
 
     def to_dict(self) -> dict[str, Any]:
         return default_to_dict(

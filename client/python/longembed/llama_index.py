@@ -32,6 +32,7 @@ class LongEmbedEmbedding(BaseEmbedding):
     query, document: options for queries and for documents. Options that set no prompt get the matching input type, if the model has it. prompt=""
     requests no prompt.
     model_name: the model, if the server has several. options.model takes precedence.
+    A field may be changed later, also by model_copy(update=...). `server` and `timeout` of a Client that was passed in stay as they are.
     LlamaIndex splits documents into nodes before it embeds them. For vectors of whole texts, give it one node per document.
     LlamaIndex's own embeddings_cache identifies a vector by its text alone, so a query equal to a cached text gets the vector of that text."""
 
@@ -45,6 +46,7 @@ class LongEmbedEmbedding(BaseEmbedding):
     api_key: SecretStr | None = Field(default=None, exclude=True)
     tls: TLS | None = Field(default=None, exclude=True)
     _sides: Sides = PrivateAttr()
+    _made_of: tuple = PrivateAttr()
 
     def __init__(self, client: Client | None = None, *, async_client: AsyncClient | None = None, **fields: Any):
         super().__init__(**fields)
@@ -53,9 +55,24 @@ class LongEmbedEmbedding(BaseEmbedding):
                 raise TypeError("give client, or server, api_key, tls and timeout, not both")
             self.server, self.timeout = client.server, client.timeout
             self.model_name = self.model_name or client.default_model or ""  # LlamaIndex's caches and files know the model by this name.
+        self._connect(client, async_client)
+
+    def _connect(self, client: Client | None, async_client: AsyncClient | None) -> None:
+        if client is not None and (self.server, self.timeout) != (client.server, client.timeout):
+            raise ValueError("server and timeout are those of the Client that was given; they cannot be changed")
         key = self.api_key.get_secret_value() if self.api_key else None
         connection = Connection(self.server, key, self.tls, self.timeout)
         self._sides = Sides(client or connection, self._of_model(self.query), self._of_model(self.document), async_client)
+        self._made_of = self._fields()
+
+    def _fields(self) -> tuple:
+        return self.server, self.model_name, self.query, self.document, self.timeout, self.api_key, self.tls
+
+    def _current(self) -> Sides:
+        """Returns the sides of the fields as they are now. LlamaIndex's cache of an ingestion identifies vectors by the fields."""
+        if self._fields() != self._made_of:
+            self._connect(*self._sides.given_clients)
+        return self._sides
 
     @classmethod
     def class_name(cls) -> str:
@@ -65,19 +82,19 @@ class LongEmbedEmbedding(BaseEmbedding):
         return options if options.model or not self.model_name else options.with_changes(model=self.model_name)
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        return self._sides.embed_one(QUERY, query).float32()[0].tolist()
+        return self._current().embed_one(QUERY, query).float32()[0].tolist()
 
     def _get_text_embedding(self, text: str) -> Embedding:
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return [answer.float32()[0].tolist() for answer in self._sides.embed(DOCUMENT, texts)]
+        return [answer.float32()[0].tolist() for answer in self._current().embed(DOCUMENT, texts)]
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        return (await self._sides.aembed_one(QUERY, query)).float32()[0].tolist()
+        return (await self._current().aembed_one(QUERY, query)).float32()[0].tolist()
 
     async def _aget_text_embedding(self, text: str) -> Embedding:
         return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return [answer.float32()[0].tolist() for answer in await self._sides.aembed(DOCUMENT, texts)]
+        return [answer.float32()[0].tolist() for answer in await self._current().aembed(DOCUMENT, texts)]

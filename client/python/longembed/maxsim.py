@@ -21,6 +21,9 @@ from longembed.results import Embedding
 # The most dot products, and the most vector components, in memory at a time: 128 MiB of float32.
 _NUMBERS_AT_A_TIME = 1 << 25
 
+# Scores that differ by fewer steps of their type are equal but for the order in which their products were added.
+_ROUNDING_STEPS = 8
+
 
 @dataclass(eq=False)
 class MultiVectors:
@@ -39,6 +42,10 @@ class MultiVectors:
             raise ValueError(f"offsets from {self.offsets[0]} to {self.offsets[-1]} do not fit values of shape {self.values.shape}")
         if (np.diff(self.offsets) < 1).any():
             raise ValueError(f"text {int(np.argmin(np.diff(self.offsets)))} has no vector")
+        if self.scales is None:
+            _refuse_bytes(self.values)
+        elif self.scales.shape != (len(self.values),):
+            raise ValueError(f"scales of shape {self.scales.shape} do not fit {len(self.values)} vectors; each has one")
 
     @staticmethod
     def of(items: Iterable[Embedding | np.ndarray]) -> MultiVectors:
@@ -89,15 +96,28 @@ class MultiVectors:
 
 
 def _float32(item: Embedding | np.ndarray) -> np.ndarray:
-    vectors = item.float32() if isinstance(item, Embedding) else np.asarray(item, np.float32)
+    vectors = item.float32() if isinstance(item, Embedding) else _array_float32(item)
     return vectors[None, :] if vectors.ndim == 1 else vectors
+
+
+def _array_float32(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors)
+    _refuse_bytes(vectors)
+    return vectors.astype(np.float32, copy=False)
+
+
+def _refuse_bytes(vectors: np.ndarray) -> None:
+    """Refuses the `vectors` of INT8 and BINARY embeddings alone: they are no components without their scales, and bits are packed."""
+    if vectors.dtype in (np.int8, np.uint8):
+        lost = "scales" if vectors.dtype == np.int8 else "bits"
+        raise ValueError(f"vectors of type {vectors.dtype} have lost their {lost}; give the Embedding, or its float32()")
 
 
 class Reduction:
     """Reduces the dot products of one query vector with a document's vectors to one number."""
 
     def __call__(self, products: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """`products` is float32 [q, N]. Document i has the columns from starts[i] up to starts[i + 1] or the end. Returns [q, n]."""
+        """`products` is [q, N]. Document i has the columns from starts[i] up to starts[i + 1] or the end. Returns [q, n]."""
         raise NotImplementedError
 
 
@@ -187,23 +207,28 @@ def reduction(name: str | Reduction) -> Reduction:
     raise ValueError(f'unknown reduction {name!r}; known are "max", "mean", "mean_of_top(K)", "log_sum_exp(TAU)", "log_mean_exp(TAU)"')
 
 
-def score(queries: MultiVectors | np.ndarray, documents: MultiVectors, reduce: str | Reduction = "max") -> np.ndarray:
+def score(
+    queries: MultiVectors | np.ndarray, documents: MultiVectors, reduce: str | Reduction = "max", dtype: type[np.floating] = np.float32
+) -> np.ndarray:
     """Scores every query against every document: float32 [queries, documents].
 
     queries: [q, d] with one vector per query, or MultiVectors, whose scores are averaged over the vectors of each query. Products are dot
-    products, which are cosines if the vectors are normalized. Documents are processed in pieces, so that memory stays bounded."""
+    products, which are cosines if the vectors are normalized. Documents are processed in pieces, so that memory stays bounded.
+    dtype: the type of the products. With float32, the scores of equal documents may differ in the last bit, by their place in the matrix. With
+    float64 they are equal, and scoring takes two to five times as long."""
     if not isinstance(queries, MultiVectors):
-        queries = MultiVectors(np.atleast_2d(np.asarray(queries, np.float32)), np.arange(len(np.atleast_2d(queries)) + 1))
+        queries = np.atleast_2d(_array_float32(queries))
+        queries = MultiVectors(queries, np.arange(len(queries) + 1))
     if not len(queries) or not len(documents):
         return np.zeros((len(queries), len(documents)), np.float32)
     if queries.values.shape[1] != documents.values.shape[1]:
         raise ValueError(f"queries have {queries.values.shape[1]} dimensions and documents {documents.values.shape[1]}")
-    chosen, rows = reduction(reduce), queries._rows(0, len(queries.values))
-    counts = np.diff(queries.offsets).astype(np.float32)
+    chosen, rows = reduction(reduce), queries._rows(0, len(queries.values)).astype(dtype, copy=False)
+    counts = np.diff(queries.offsets).astype(dtype)
     columns = []
-    for first, last in _pieces(documents.offsets, _NUMBERS_AT_A_TIME // max(rows.shape)):
+    for first, last in _pieces(documents.offsets, _NUMBERS_AT_A_TIME * 4 // rows.itemsize // max(rows.shape)):
         start, end = int(documents.offsets[first]), int(documents.offsets[last])
-        reduced = chosen(rows @ documents._rows(start, end).T, documents.offsets[first:last] - start)
+        reduced = chosen(rows @ documents._rows(start, end).astype(dtype, copy=False).T, documents.offsets[first:last] - start)
         columns.append(np.add.reduceat(reduced, queries.offsets[:-1], axis=0) / counts[:, None])
     return np.concatenate(columns, axis=1).astype(np.float32, copy=False)
 
@@ -222,23 +247,40 @@ def center(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Subtracts the mean from the vectors and scales them back to length 1: float32 [n, d].
 
     The vectors of an embedding model lie in a narrow cone: what all queries share, and what all documents share, outweighs what distinguishes them
-    (arXiv 1702.01417). Center documents by the mean of all document vectors, and queries by the mean of at least twenty typical queries."""
-    centered = np.asarray(vectors, np.float32) - np.asarray(mean, np.float32)
+    (arXiv 1702.01417). Center documents by the mean of all document vectors, and queries by the mean of at least twenty typical queries. Raises
+    ValueError for a mean that is not one vector [d]."""
+    vectors, mean = np.asarray(vectors, np.float32), np.asarray(mean, np.float32)
+    if vectors.ndim != 2 or mean.shape not in (vectors.shape[1:], (1, *vectors.shape[1:])):
+        raise ValueError(f"a mean of shape {mean.shape} does not fit vectors of shape {vectors.shape}; give vectors.mean(axis=0)")
+    centered = vectors - mean
     norms = np.linalg.norm(centered, axis=1, keepdims=True)
     return np.divide(centered, norms, out=np.zeros_like(centered), where=norms > 0)
 
 
 def standardize(scores: np.ndarray) -> np.ndarray:
-    """Scales each query's scores (a row) to mean 0 and standard deviation 1. If all scores are equal they become zeros. float64."""
-    scores = np.asarray(scores, np.float64)
+    """Scales each query's scores (a row) to mean 0 and standard deviation 1. Scores that are equal, up to the rounding of their type, become zeros.
+    float64. Raises ValueError for a score that is not finite, which has no place on such a scale."""
+    scores = np.asarray(scores)
+    rounding = _ROUNDING_STEPS * np.finfo(scores.dtype if scores.dtype.kind == "f" else np.float64).eps
+    scores = scores.astype(np.float64)
+    if scores.ndim != 2:
+        raise ValueError(f"scores have the shape {scores.shape}; they must be [queries, documents]")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"query {int(np.isfinite(scores).all(axis=1).argmin())} has a score that is not a finite number")
     centered = scores - scores.mean(axis=1, keepdims=True)
     deviation = scores.std(axis=1, keepdims=True)
-    return np.divide(centered, deviation, out=np.zeros_like(centered), where=deviation > 1e-12)
+    return np.divide(centered, deviation, out=np.zeros_like(centered), where=deviation > rounding * np.abs(scores).max(axis=1, initial=0, keepdims=True))
 
 
-def fuse(scores: Sequence[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:
-    """Returns the sum of the standardized scores of several systems, each [queries, documents], with optional weights. float64."""
-    weights = [1.0] * len(scores) if weights is None else weights
-    if len(weights) != len(scores) or not scores:
-        raise ValueError(f"{len(scores)} systems have {len(weights)} weights")
-    return sum(weight * standardize(one) for weight, one in zip(weights, scores))
+def fuse(scores: Iterable[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:
+    """Returns the sum of the standardized scores of several systems, each [queries, documents], with optional weights. float64. Raises ValueError
+    if they differ in shape, or if a score or a weight is not finite."""
+    systems = [standardize(one) for one in scores]
+    weights = [1.0] * len(systems) if weights is None else list(weights)
+    if len(weights) != len(systems) or not systems:
+        raise ValueError(f"{len(systems)} systems have {len(weights)} weights")
+    if len({one.shape for one in systems}) > 1:
+        raise ValueError(f"the scores of the systems have the shapes {', '.join(str(one.shape) for one in systems)}; they must be equal")
+    if not np.isfinite(weights).all():
+        raise ValueError(f"the weights are {weights}; they must be finite numbers")
+    return sum(weight * one for weight, one in zip(weights, systems))

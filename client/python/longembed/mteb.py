@@ -29,7 +29,9 @@ except ImportError as error:
 from longembed import messages
 from longembed.bench.corpus import Line, read_lines
 from longembed.client import Client
+from longembed.errors import LongEmbedError
 from longembed.options import Options
+from longembed.results import refuse_two_recipes
 from longembed.retriever import Retriever
 from longembed.sentence_transformers import LongEmbedModel
 from longembed.sides import DOCUMENT, QUERY
@@ -57,7 +59,8 @@ class LongEmbedEncoder:
         if (asking := options[QUERY].model) != options[DOCUMENT].model:
             asked = sides.client.model(asking)
             experiment["query_model"] = _one_line({"files": _files(asked), **_identity(asked)})
-        experiment |= {f"{side.lower()}_recipe": sides.client.explain(["a"], one).recipe for side, one in options.items() if _refers(one)}
+        self._recipes = {side: sides.client.explain(["a"], one).recipe for side, one in options.items()}
+        experiment |= {f"{side.lower()}_recipe": self._recipes[side] for side, one in options.items() if _refers(one)}
         self.mteb_model_meta = _meta(served, experiment, "dense", ScoringFunction.COSINE, options[DOCUMENT].dimensions)
 
     def encode(
@@ -71,10 +74,20 @@ class LongEmbedEncoder:
         batch_size: int = 32,
         show_progress_bar: bool = True,
     ) -> np.ndarray:
-        """Returns float32 [n, d]. batch_size has no effect, because the server forms the batches."""
+        """Returns float32 [n, d]. batch_size has no effect, because the server forms the batches. Several of mteb's corpora have documents without
+        a text. They get vectors of zeros, as from mteb's own clients of such servers. Raises LongEmbedError if the server has another model than
+        when this encoder was made, since mteb would keep the results under the first one's name."""
         texts = [text for batch in inputs for text in batch["text"]]
-        encode = self.model.encode_document if prompt_type == PromptType.document else self.model.encode_query
-        return encode(texts, show_progress_bar=show_progress_bar)
+        sides = self.model.sides
+        side = DOCUMENT if prompt_type == PromptType.document else QUERY
+        options = sides.options(side)
+        answers = sides.embed_with(options, texts, show_progress_bar, keep_empty=True)
+        refuse_two_recipes([self._recipes[side], *(answer.recipe for answer in answers if answer.error is None)])
+        vectors = np.zeros((len(answers), options.dimensions or sides.client.model(options.model).dimensions), np.float32)
+        for row, answer in zip(vectors, answers):
+            if answer.error is None:
+                row[:] = answer.float32()[0]
+        return vectors
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         return self.model.similarity(embeddings1, embeddings2)
@@ -104,11 +117,15 @@ class LongEmbedSearch:
         self._new_retriever = new_retriever
         self._retriever: Retriever | None = None
         self._ids: list[str] = []
-        self.mteb_model_meta = _meta(self.client.model(), {"retriever": experiment or "windows"}, "late-interaction", ScoringFunction.MAX_SIM, None)
+        served = self.client.model()
+        self._fingerprint = _fingerprint(served)
+        self.mteb_model_meta = _meta(served, {"retriever": experiment or "windows"}, "late-interaction", ScoringFunction.MAX_SIM, None)
 
     def index(self, corpus: Iterable[Mapping[str, Any]], **_: Any) -> None:
-        """Embeds the corpus. Its rows have an id, a text, and optionally a title."""
-        documents = {row["id"]: _document_text(row) for row in corpus}
+        """Embeds the corpus. Its rows have an id, a text, and optionally a title. Rows without either are left out, since nothing can find them."""
+        if _fingerprint(self.client.model()) != self._fingerprint:
+            raise LongEmbedError("the server has replaced the model since this search was made; mteb would keep its results under the first one", "ABORTED")
+        documents = {row["id"]: text for row in corpus if (text := _document_text(row))}
         self._retriever, self._ids = self._new_retriever(self.client), list(documents)
         self._retriever.add(documents)
 
@@ -116,12 +133,13 @@ class LongEmbedSearch:
         self, queries: Iterable[Mapping[str, Any]], *, top_k: int, top_ranked: Mapping[str, list[str]] | None = None, **_: Any
     ) -> dict[str, dict[str, float]]:
         """Returns {query id: {document id: score}} of the top_k documents. If `top_ranked` is given, only the documents that it lists for a query
-        are considered."""
+        are considered. A query without a text finds none."""
         if self._retriever is None:
             raise RuntimeError("index has not been called")
         texts = {row["id"]: _query_text(row) for row in queries}
-        scores = self._retriever.scores(list(texts.values()))
-        return {id: self._best(row, top_k, None if top_ranked is None else top_ranked.get(id, [])) for id, row in zip(texts, scores, strict=True)}
+        asked = [id for id, text in texts.items() if text.strip()]
+        scores = dict(zip(asked, self._retriever.scores(texts[id] for id in asked), strict=True))
+        return {id: self._best(scores[id], top_k, None if top_ranked is None else top_ranked.get(id, [])) if id in scores else {} for id in texts}
 
     def _best(self, scores: np.ndarray, top_k: int, candidates: list[str] | None) -> dict[str, float]:
         allowed = None if candidates is None else set(candidates)
@@ -212,6 +230,10 @@ def _refers(options: Options) -> bool:
 
 def _files(served: messages.Model) -> str:
     return hashlib.sha256(json.dumps(sorted(served.file_sha256.items())).encode()).hexdigest()[:16]
+
+
+def _fingerprint(served: messages.Model) -> str:
+    return f"{_files(served)} {served.precision}"
 
 
 def _identity(served: messages.Model) -> dict[str, str]:

@@ -39,8 +39,16 @@ class Input:
             return messages.Input(token_ids=messages.TokenIds(ids=ids, complete=self.complete), ranges=ranges)
         try:
             return messages.Input(text=self.text, ranges=ranges)
-        except UnicodeEncodeError as error:
-            raise InvalidArgument(f"a text has the lone surrogate U+{ord(self.text[error.start]):04X} at character {error.start}", "INVALID_ARGUMENT") from None
+        except ValueError:  # Implementations of protobuf raise several kinds of it for a text that is not valid Unicode.
+            _refuse_surrogates(self.text)
+            raise
+
+
+def _refuse_surrogates(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"a text has the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}", "INVALID_ARGUMENT") from None
 
 
 def _checked_id(id: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class Embedding:
 
 
 @dataclass(eq=False)
-class Embeddings(Sequence):
+class Embeddings(Sequence[Embedding]):
     """The answers of one call, in the order of its inputs."""
 
     items: list[Embedding]
@@ -110,6 +110,12 @@ class Embeddings(Sequence):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Embedding: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Embedding]: ...
 
     def __getitem__(self, index):
         return self.items[index]

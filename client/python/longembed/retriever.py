@@ -74,10 +74,12 @@ class Vectors:
     query_mean: np.ndarray | None = field(default=None, repr=False)
     index: maxsim.MultiVectors | None = field(default=None, repr=False)
     recipes: set[str] = field(default_factory=set, repr=False)
+    query_recipe: str | None = field(default=None, repr=False)
 
     def prepare(self, client: Client, documents: Sequence[tuple[Hashable, str]]) -> list[np.ndarray]:
         found: dict[Hashable, np.ndarray] = {}
         recipes = set(self.recipes) if self.documents else set()
+        query_recipe = self._query_recipe_now(client)
         with closing(client.embed_stream(documents, self.document)) as answers:
             for answer in answers:
                 if answer.error is not None:
@@ -85,7 +87,7 @@ class Vectors:
                 found[answer.id] = answer.float32()
                 recipes.add(answer.recipe)
         refuse_two_recipes(recipes)
-        self.recipes = recipes
+        self.recipes, self.query_recipe = recipes, query_recipe
         return [found[id] for id, _ in documents]
 
     def extend(self, prepared: list[np.ndarray]) -> None:
@@ -102,12 +104,23 @@ class Vectors:
         return maxsim.score(asked, self.index, self.reduce)
 
     def calibrate(self, client: Client, queries: Sequence[str]) -> None:
+        if not self.documents:
+            self.query_mean = None
+            self.query_recipe = self._query_recipe_now(client)
         self.query_mean = self._embed_queries(client, queries).mean()
         self.index = None
 
     def _embed_queries(self, client: Client, queries: Sequence[str]) -> maxsim.MultiVectors:
         pieces, offsets = query_pieces(queries, self.query_sentences)
-        return maxsim.MultiVectors(embed_all(client, pieces, self.query), offsets)
+        return maxsim.MultiVectors(embed_all(client, pieces, self.query, self.query_recipe), offsets)
+
+    def _query_recipe_now(self, client: Client) -> str:
+        """Returns the recipe of queries. It differs from that of documents, whose options differ, but changes with the same model. Raises
+        LongEmbedError if it changed since documents or typical queries were embedded."""
+        recipe = client.explain(["a"], self.query).recipe
+        if self.query_recipe is not None and (self.documents or self.query_mean is not None):
+            refuse_two_recipes([self.query_recipe, recipe])
+        return recipe
 
 
 @dataclass
@@ -146,11 +159,11 @@ def query_pieces(queries: Sequence[str], by_sentence: bool) -> tuple[list[str], 
     return [piece for own in pieces for piece in own], np.cumsum([0, *map(len, pieces)])
 
 
-def embed_all(client: Client, texts: Sequence[str], options: Options) -> np.ndarray:
-    """Returns one vector per text of any encoding, float32 [n, d], over a stream. Raises the first error of a text, and ValueError if a text has
-    several vectors."""
+def embed_all(client: Client, texts: Sequence[str], options: Options, recipe: str | None = None) -> np.ndarray:
+    """Returns one vector per text of any encoding, float32 [n, d], over a stream. Raises the first error of a text, ValueError if a text has
+    several vectors, and LongEmbedError if their recipe is not the given one."""
     rows: list[np.ndarray | None] = [None] * len(texts)
-    recipes = set()
+    recipes = set() if recipe is None else {recipe}
     with closing(client.embed_stream(texts, options)) as answers:
         for answer in answers:
             if answer.error is not None:
@@ -167,17 +180,25 @@ def _pair(item: tuple[Hashable, str]) -> tuple[Hashable, str]:
     if isinstance(item, str) or len(item) != 2:
         raise TypeError(f"a document is a pair (id, text), not {item!r:.80}")
     id, text = item
+    if not isinstance(text, str):
+        raise TypeError(f"the text of document {id!r} is of type {type(text).__name__}; it must be a str")
     return id, text
 
 
-def _refuse_single(queries: Sequence[str]) -> None:
+def _listed(queries: Iterable[str]) -> list[str]:
+    """Returns the queries as a list, because every system reads them."""
     if isinstance(queries, str):
         raise TypeError("give a list of queries: search([query]), not search(query)")
+    queries = list(queries)
+    for number, query in enumerate(queries):
+        if not isinstance(query, str):
+            raise TypeError(f"query {number} is of type {type(query).__name__}; it must be a str")
+    return queries
 
 
 class Retriever:
     """Keeps documents in memory and scores them by one or several systems. With several systems, the score is the sum of their standardized scores
-    (maxsim.fuse).
+    (maxsim.fuse). The systems hold the documents, so that they belong to one retriever.
 
     Not thread-safe while documents are added."""
 
@@ -220,23 +241,31 @@ class Retriever:
             system.extend(own)
         self.ids += [id for id, _ in pairs]
 
-    def calibrate(self, queries: Sequence[str]) -> None:
+    def calibrate(self, queries: Iterable[str]) -> None:
         """Learns from at least twenty typical queries, without relevance judgments. Vectors are then centered, which improved results with every
-        model on QMSum, and changed them little on SQuALITY and MuSiQue. Later queries need not be among these."""
-        if not queries or isinstance(queries, str):
-            raise ValueError("calibrate takes a list of typical queries; it is empty or one str")
+        model on QMSum, and changed them little on SQuALITY and MuSiQue. Later queries need not be among these. Raises ValueError for fewer than two
+        queries: the mean of a single one leaves nothing of it."""
+        queries = _listed(queries)
+        if len(set(queries)) < 2:
+            raise ValueError(f"calibrate takes at least two different typical queries, better twenty; it got {len(set(queries))}")
         for system in self._systems:
             system.calibrate(self._client, queries)
 
-    def scores(self, queries: Sequence[str]) -> np.ndarray:
-        """Returns [queries, documents in the order of `ids`]. Higher is better."""
-        _refuse_single(queries)
-        if not len(queries) or not self.ids:
-            return np.zeros((len(queries), len(self.ids)))
-        found = [system.scores(self._client, queries) for system in self._systems]
+    def scores(self, queries: Iterable[str]) -> np.ndarray:
+        """Returns [queries, documents in the order of `ids`]. Higher is better. Raises ValueError if a system has other documents, as one that is
+        shared with another retriever."""
+        queries = _listed(queries)
+        shape = (len(queries), len(self.ids))
+        if 0 in shape:
+            return np.zeros(shape)
+        found = [np.asarray(system.scores(self._client, queries)) for system in self._systems]
+        for system, scores in zip(self._systems, found):
+            if scores.shape != shape:
+                other = f"{type(system).__name__} gives scores of shape {scores.shape} for {shape[0]} queries and {shape[1]} documents"
+                raise ValueError(f"{other}; each Retriever needs systems of its own")
         return found[0] if len(found) == 1 and self._weights is None else maxsim.fuse(found, self._weights)
 
-    def search(self, queries: Sequence[str], k: int = 10) -> list[list[Hit]]:
+    def search(self, queries: Iterable[str], k: int = 10) -> list[list[Hit]]:
         """Returns the k best documents of each query, best first."""
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1")

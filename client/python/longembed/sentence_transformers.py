@@ -74,7 +74,7 @@ class LongEmbedModel:
             options = options.with_changes(normalize=True)
         if truncate_dim is not None:
             options = options.with_changes(dimensions=truncate_dim)
-        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        texts = [inputs] if isinstance(inputs, str) else inputs
         answers = self.sides.embed_with(options, texts, bool(show_progress_bar))
         matrix = np.concatenate([answer.float32() for answer in answers]) if answers else np.zeros((0, self._dimensions(options)), np.float32)
         vectors = matrix[0] if isinstance(inputs, str) else matrix

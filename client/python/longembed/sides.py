@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 
@@ -69,6 +69,11 @@ class Sides:
         return Sides, (self._connection, self._given[QUERY], self._given[DOCUMENT])
 
     @property
+    def given_clients(self) -> tuple[Client | None, AsyncClient | None]:
+        """Returns the clients that the caller gave and closes."""
+        return (self._client if self._connection is None else None), self._async_client
+
+    @property
     def client(self) -> Client:
         if self._client is None:
             assert self._connection is not None
@@ -96,13 +101,14 @@ class Sides:
         """Returns the answer for one text, which must fit into a message."""
         return self.client.embed(_checked([text]), _one_vector(self.options(side)))[0]
 
-    def embed(self, side: str, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
+    def embed(self, side: str, texts: Iterable[str], progress: bool = False) -> list[Embedding]:
         """Returns the answers in the order of the texts. Any number of texts of any length is allowed."""
         return self.embed_with(self.options(side), texts, progress)
 
-    def embed_with(self, options: Options, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
+    def embed_with(self, options: Options, texts: Iterable[str], progress: bool = False, keep_empty: bool = False) -> list[Embedding]:
+        """Works like embed. keep_empty: the answer to a text without tokens has its `error`, instead of failing the call."""
         with closing(self.client.embed_stream(_numbered(texts), _one_vector(options), progress=progress)) as stream:
-            answers = {answer.id: _successful(answer) for answer in stream}
+            answers = {answer.id: answer if keep_empty and _is_empty(answer) else _successful(answer) for answer in stream}
         return _in_order(answers)
 
     async def aembed_one(self, side: str, text: str) -> Embedding:
@@ -111,7 +117,7 @@ class Sides:
             return await asyncio.to_thread(self.embed_one, side, text)
         return (await client.embed(_checked([text]), _one_vector(await self._aoptions(side, client))))[0]
 
-    async def aembed(self, side: str, texts: Sequence[str], progress: bool = False) -> list[Embedding]:
+    async def aembed(self, side: str, texts: Iterable[str], progress: bool = False) -> list[Embedding]:
         client = self.async_client()
         if client is None:
             return await asyncio.to_thread(self.embed, side, texts, progress)
@@ -153,13 +159,16 @@ def _names_prompt(options: Options) -> bool:
     return any(prompt is not None for prompt in (options.prompt_name, options.input_type, options.prompt))
 
 
-def _numbered(texts: Sequence[str]) -> list[tuple[int, str]]:
+def _numbered(texts: Iterable[str]) -> list[tuple[int, str]]:
     return list(enumerate(_checked(texts)))
 
 
-def _checked(texts: Sequence[str]) -> Sequence[str]:
-    if isinstance(texts, str):
-        raise TypeError("give a list of texts, not one str")
+def _checked(texts: Iterable[str]) -> list[str]:
+    """Returns the texts as a list, because a generator can be read only once. Refuses one str, whose letters would be taken for texts, and a
+    mapping, whose keys would be."""
+    if isinstance(texts, (str, Mapping)):
+        raise TypeError(f"give a list of texts, not one {type(texts).__name__}")
+    texts = list(texts)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {number} is of type {type(text).__name__}; it must be a str")
@@ -167,8 +176,12 @@ def _checked(texts: Sequence[str]) -> Sequence[str]:
 
 
 def _in_order(answers: dict[Hashable, Embedding]) -> list[Embedding]:
-    refuse_two_recipes(answer.recipe for answer in answers.values())
+    refuse_two_recipes(answer.recipe for answer in answers.values() if answer.error is None)
     return [answers[number] for number in range(len(answers))]
+
+
+def _is_empty(answer: Embedding) -> bool:
+    return answer.error is not None and answer.error.reason == "EMPTY_INPUT"
 
 
 def _successful(answer: Embedding) -> Embedding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -36,7 +36,7 @@ def embed_stream(
     skip: Iterable[Hashable],
     progress: bool,
     timeout: float,
-) -> Iterator[Embedding]:
+) -> Generator[Embedding, None, None]:
     """See Client.embed_stream. Raises errors for invalid options at once, not at the first answer."""
     options.message()
     stream = _Stream(stub, metadata, items, Pending(options, in_flight, skip, timeout))
@@ -52,7 +52,7 @@ class _Stream:
         self._call: grpc.Call | None = None
         self._receiver: threading.Thread | None = None
 
-    def run(self, bar: Any) -> Iterator[Embedding]:
+    def run(self, bar: Any) -> Generator[Embedding, None, None]:
         threading.Thread(target=self._read_items, name="longembed items", daemon=True).start()
         attempts, counted, seconds_to_end = retry.Attempts(self._pending.timeout), 0, 0.0
         try:

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import math
+import os
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -160,6 +162,22 @@ def test_a_text_that_is_not_unicode_has_a_readable_error(client):
         client.tokenize(["ab\ud800"])
 
 
+@pytest.mark.parametrize("implementation", ["upb", "python"])
+def test_every_implementation_of_protobuf_refuses_it_alike(implementation):
+    """PyPy and machines without a wheel have the one in Python. A stream answers such a text by an error of its own."""
+    code = """if True:
+        from google.protobuf.internal import api_implementation
+        from longembed import InvalidArgument, options
+        try:
+            options.to_input("ab\\ud800")
+        except InvalidArgument as error:
+            print(api_implementation.Type(), error)
+    """
+    environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == f"{implementation} a text has the lone surrogate U+D800 at character 2\n"
+
+
 def test_partial_results_keep_each_error_with_its_text(client):
     found = client.embed(["a", "", LONG], partial=True)
     assert [e.error and e.error.field for e in found] == [None, "inputs[1]", "inputs[2]"]
@@ -235,6 +253,26 @@ def test_calls_of_a_closed_client_are_value_errors(client):
             [answer async for answer in other.embed_stream(["a"])]
 
     asyncio.run(call_closed())
+
+
+def test_an_async_client_may_be_made_before_its_event_loop(client):
+    """Web applications make clients when they are imported. A channel of grpc.aio that is opened there never answers a stream."""
+    made = AsyncClient(client.server)
+
+    async def call():
+        return len(await made.embed(["a"])), len([answer async for answer in made.embed_stream(["a", "b"], timeout=10)])
+
+    assert [asyncio.run(call()) for _ in range(2)] == [(1, 2)] * 2  # The second loop after the end of the first.
+
+    async def call_from_another_thread():
+        await made.embed(["a"])
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            await asyncio.to_thread(asyncio.run, call())
+        await made.close()
+
+    asyncio.run(call_from_another_thread())
+    with pytest.raises(FileNotFoundError):
+        AsyncClient(client.server, tls=TLS(root_certificates="no/such/file.pem"))
 
 
 @pytest.mark.parametrize("seconds", [1e10, 1e300, math.inf])

@@ -95,6 +95,28 @@ def test_int8_embeddings_stay_int8_unless_others_are_among_them():
     assert mixed.values.tolist() == [[0.5, -1], [3, 4], [10, 12], [7, 8], [9, 10]]
 
 
+@pytest.mark.parametrize(("type_", "lost"), [(np.int8, "scales"), (np.uint8, "bits")])
+def test_bytes_of_embeddings_are_no_components(type_, lost):
+    """`vectors` of an INT8 or BINARY embedding, as a file of arrays may hold them alone."""
+    values, documents = np.ones((2, 4), type_), maxsim.MultiVectors.of([np.ones((2, 4))])
+    takers = (
+        lambda: maxsim.MultiVectors.of([values]),
+        lambda: maxsim.MultiVectors(values, np.array([0, 2])),
+        lambda: maxsim.score(values, documents),
+    )
+    for take in takers:
+        with pytest.raises(ValueError, match=f"have lost their {lost}; give the Embedding, or its float32"):
+            take()
+    assert maxsim.score(np.ones((1, 4), int), documents).tolist() == [[4]]
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), ()])
+def test_every_vector_has_one_scale(shape):
+    """numpy would repeat the only scale."""
+    with pytest.raises(ValueError, match="do not fit 2 vectors"):
+        maxsim.MultiVectors(np.ones((2, 4), np.int8), np.array([0, 2]), np.ones(shape, np.float32))
+
+
 def test_int8_of_a_vector_of_zeros_is_zeros():
     small = maxsim.MultiVectors.of([np.zeros((1, 3)), np.array([[1.0, -2.0, 0.0]])]).to_int8()
     assert small.values.tolist() == [[0, 0, 0], [64, -127, 0]] and np.isfinite(small[0]).all()
@@ -113,6 +135,55 @@ def test_standardized_scores_and_their_sum():
     np.testing.assert_allclose(maxsim.fuse([first, second]), maxsim.standardize(first) + maxsim.standardize(second))
 
 
+@pytest.mark.parametrize("name", ["max", "mean", "mean_of_top(2)", "log_mean_exp(0.01)"])
+@pytest.mark.parametrize("vectors", [1, 5])
+def test_equal_documents_have_equal_scores_in_float64(name, vectors, monkeypatch):
+    """BLAS adds the products of the last columns of a matrix in another order than those of the first."""
+    monkeypatch.setattr(maxsim, "_NUMBERS_AT_A_TIME", 1 << 17)  # Several pieces.
+    random = np.random.default_rng(0)
+    document = random.normal(size=(vectors, 384)).astype(np.float32)
+    documents = maxsim.MultiVectors.of([document] * 301)
+    queries = random.normal(size=(50, 384)).astype(np.float32)
+    found = maxsim.score(queries, documents, name, np.float64)
+    assert found.dtype == np.float32 and (found == found[:, :1]).all()
+    np.testing.assert_allclose(found, maxsim.score(queries, documents, name), atol=1e-4)
+    assert (maxsim.standardize(found) == 0).all()
+
+
+def test_rounding_is_no_difference_between_scores():
+    """Scores of equal documents may differ in their last bit. Their size may be any."""
+    rounded = np.full((1, 100), 0.8, np.float32)
+    rounded[0, 3] = np.nextafter(rounded[0, 3], np.float32(1))
+    assert (maxsim.standardize(rounded) == 0).all()
+    assert (maxsim.standardize(np.full((1, 7), 1e6 + 0.1)) == 0).all()  # The mean of seven equal numbers may be another number.
+    for size in (1e-15, 1.0, 1e15):
+        np.testing.assert_allclose(maxsim.standardize([[size, 2 * size, 3 * size]]), [[-math.sqrt(1.5), 0, math.sqrt(1.5)]])
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 1), (3,), ()])
+def test_scores_of_other_queries_or_documents_are_not_added(shape):
+    """numpy would repeat the only query, or the only document."""
+    with pytest.raises(ValueError, match="shape"):
+        maxsim.fuse([np.eye(2, 3), np.zeros(shape)])
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_refused(score):
+    """A document that is masked by -inf would make all scores of its query zero, and the system would be left out without a word."""
+    scores = np.array([[1.0, 2.0, 3.0], [score, 2.0, 3.0]])
+    with pytest.raises(ValueError, match="query 1 has a score that is not a finite number"):
+        maxsim.fuse([np.eye(2, 3), scores])
+    with pytest.raises(ValueError, match="weights are .*finite"):
+        maxsim.fuse([np.eye(2, 3)], [score])
+
+
+def test_systems_may_be_an_array_or_a_generator():
+    systems = np.arange(12.0).reshape(2, 2, 3) ** 2
+    expected = maxsim.fuse(list(systems))
+    np.testing.assert_array_equal(maxsim.fuse(systems), expected)
+    np.testing.assert_array_equal(maxsim.fuse(one for one in systems), expected)
+
+
 def test_centered_vectors_are_unit_differences_to_the_mean(texts):
     documents = maxsim.MultiVectors.of(texts[1])
     rows = np.concatenate(texts[1]).astype(np.float64)
@@ -122,6 +193,16 @@ def test_centered_vectors_are_unit_differences_to_the_mean(texts):
     np.testing.assert_allclose(documents.centered(documents.mean()).values, expected, atol=1e-5)
     np.testing.assert_allclose(documents.to_int8().centered(documents.mean()).values, expected, atol=0.05)
     np.testing.assert_array_equal(maxsim.center(np.array([[1.0, 2.0]]), np.array([1.0, 2.0])), [[0, 0]])
+
+
+@pytest.mark.parametrize("mean", [0.5, np.ones(1), np.ones((2, 3)), np.ones((2, 1)), np.ones(4)])
+def test_a_mean_that_is_no_vector_is_refused(mean):
+    """numpy subtracts a number from every component, and from each vector another one."""
+    with pytest.raises(ValueError, match=r"does not fit vectors of shape \(2, 3\); give vectors.mean\(axis=0\)"):
+        maxsim.center(np.eye(2, 3), mean)
+    with pytest.raises(ValueError, match="does not fit"):
+        maxsim.MultiVectors.of([np.eye(2, 3)]).centered(mean)
+    np.testing.assert_array_equal(maxsim.center(np.eye(2, 3), np.zeros((1, 3))), np.eye(2, 3))
 
 
 def test_the_mean_of_many_vectors_is_exact_and_takes_int8_in_pieces():

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import tarfile
+import typing
 import zipfile
+from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,17 @@ def test_the_type_hints_name_every_message_and_compile(wheel):
         from longembed import messages
     named = {node.name for node in hints.body if isinstance(node, ast.ClassDef)}
     assert {name for name, kind in vars(messages).items() if isinstance(kind, type) and hasattr(kind, "DESCRIPTOR")} <= named
+
+
+def test_type_checkers_know_what_calls_return(wheel):
+    """closing() and aclosing(), with which callers end a stream early, take generators alone."""
+    from longembed import AsyncClient, Client, Embedding, Embeddings
+
+    assert typing.get_type_hints(Client.embed_stream)["return"] == Generator[Embedding, None, None]
+    assert typing.get_type_hints(AsyncClient.embed_stream)["return"] == AsyncGenerator[Embedding, None]
+    assert Embeddings.__orig_bases__ == (Sequence[Embedding],)
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("longembed/v1/embedding_pb2.pyi").decode() == "from longembed.messages import *\n"
 
 
 def test_a_copy_of_the_folder_alone_is_not_built_without_messages(tmp_path):

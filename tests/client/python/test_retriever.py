@@ -34,6 +34,9 @@ class WordClient:
     def model(self, name=None):
         return SimpleNamespace(name="words", trained_window=512, input_types={"QUERY": "query", "DOCUMENT": "passage"})
 
+    def explain(self, texts, options):
+        return SimpleNamespace(recipe=self.recipe)
+
     def embed_stream(self, texts, options):
         pairs = [item if isinstance(item, tuple) else (number, item) for number, item in enumerate(texts)]
         self.asked.append((options, [text for _, text in pairs]))
@@ -65,7 +68,7 @@ class EncodingClient(WordClient):
                 vectors = vectors.astype(np.float16)
             yield longembed.Embedding(
                 id=answer.id, vectors=vectors, scales=scales, dimensions=26, ranges=np.zeros((len(vectors), 2), np.int64), tokens=1,
-                truncated_tokens=0, sequences=[], model="words", prompt="", recipe="",
+                truncated_tokens=0, sequences=[], model="words", prompt="", recipe=answer.recipe,
             )  # fmt: skip
 
 
@@ -203,8 +206,11 @@ def test_a_calibrated_system_centers_both_sides(by_sentence):
     ]
     np.testing.assert_allclose(retriever.scores([asked])[0], expected, atol=1e-5)
     assert abs(retriever.scores([asked]) - plain).max() > 0.05
-    with pytest.raises(ValueError, match="typical queries"):
-        retriever.calibrate([])
+    calibrated = retriever.scores([asked])
+    for few in ([], [asked], [asked, asked]):  # The mean of one query is the query, and its centered vector zero.
+        with pytest.raises(ValueError, match="two different typical queries"):
+            retriever.calibrate(few)
+    np.testing.assert_array_equal(retriever.scores([asked]), calibrated)
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("FLOAT16", 1e-3), ("INT8", 0.02)])
@@ -284,6 +290,23 @@ def test_vectors_of_two_recipes_are_not_mixed():
         embed_all(changing, ["a", "b"], Options())
 
 
+def test_queries_of_another_model_than_the_documents_are_refused():
+    """A server may restart with other weights after the documents were added, and give vectors of the same size."""
+    client = WordClient()
+    retriever = Retriever(client, [Vectors(Options(), Options(extension={"windows": {}}))])
+    retriever.calibrate(["cats", "dogs"])
+    client.recipe = "other"
+    with pytest.raises(LongEmbedError, match="from recipe other to r or back"):
+        retriever.add(TEXTS)  # Queries would be centered by the mean of the first model's.
+    retriever.calibrate(["cats", "dogs"])
+    retriever.add(TEXTS)
+    assert retriever.search(["dogs bark"])[0][0].id == "dogs"
+    client.recipe = "third"
+    for call in (retriever.search, retriever.calibrate):
+        with pytest.raises(LongEmbedError, match="from recipe other to third or back; embed all texts again"):
+            call(["dogs bark", "cats purr"])
+
+
 def test_search_names_the_best_documents_in_order():
     client = WordClient()
     retriever = Retriever(client, [Vectors(Options(output="WINDOW_VECTORS"), Options())])
@@ -350,3 +373,37 @@ def test_documents_are_pairs():
         with pytest.raises(TypeError, match="pair"):
             retriever.add([wrong])
     assert retriever.ids == ["cats"]
+
+
+def test_a_text_that_no_system_could_read_is_added_to_none():
+    """BM25 reads texts in the first search. A text that it cannot read would end every search."""
+    retriever = Retriever(WordClient(), [BM25()])
+    for wrong in (None, b"bytes", ["a", "list"], longembed.Input(text="cats")):
+        with pytest.raises(TypeError, match=f"document 'wrong' is of type {type(wrong).__name__}; it must be a str"):
+            retriever.add({"cats": TEXTS["cats"], "wrong": wrong})
+    assert retriever.ids == []
+    with pytest.raises(TypeError, match="query 1 is of type NoneType"):
+        retriever.search(["cats", None])
+
+
+def test_queries_may_come_from_a_generator():
+    """Every system reads them."""
+    client = WordClient()
+    retriever = Retriever(client, [Vectors(Options(), Options()), Vectors(Options(output="WINDOW_VECTORS"), Options())])
+    retriever.add(TEXTS)
+    queries = ["dogs bark", "fish swim"]
+    retriever.calibrate(query for query in queries)
+    np.testing.assert_array_equal(retriever.scores(query for query in queries), retriever.scores(queries))
+    assert [found[0].id for found in retriever.search(iter(queries))] == ["dogs", "fish"]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_system_belongs_to_one_retriever(parts):
+    """Otherwise, a retriever would give the scores of the other's documents to its own."""
+    systems = [Vectors(Options(), Options()) for _ in range(parts)]
+    first, second = (Retriever(WordClient(), systems) for _ in range(2))
+    first.add({"cats": TEXTS["cats"], "dogs": TEXTS["dogs"]})
+    second.add({"fish": TEXTS["fish"], "empty": TEXTS["empty"]})
+    for retriever in (first, second):
+        with pytest.raises(ValueError, match=r"shape \(1, 4\) for 1 queries and 2 documents; each Retriever needs systems of its own"):
+            retriever.search(["fish swim"], k=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -253,6 +254,7 @@ def _check_document(body: dict, where: str) -> None:
                 Options(**given).message()
             except (TypeError, ValueError) as error:
                 raise RecipeError(f"{where}: {side}: {error}") from error
+            _refuse_methods_without_value(given.get("extension"), f"{where}: {side}.extension")
     document = body["document"] = body["document"] or {}
     if "aggregate" in body:
         try:
@@ -268,6 +270,13 @@ def _check_document(body: dict, where: str) -> None:
             )
     if ("aggregate" in body or document.get("output") == "WINDOW_VECTORS") and "normalize" in document:
         raise RecipeError(f"{where}: document.normalize cannot be given with windows: they are always aggregated un-normalized and scored normalized")
+
+
+def _refuse_methods_without_value(extension: Any, where: str) -> None:
+    """Refuses `windows:` without a value. YAML reads it as null, and the proto's JSON form takes null for a method that is not there."""
+    found = json.loads(extension) if isinstance(extension, str) else extension or {}
+    for method in (key for key, value in found.items() if value is None):
+        raise RecipeError(f"{where}: {method} has no value; write {{{method}: {{}}}} for its defaults, or leave it out")
 
 
 def _check_bm25(body: dict, where: str) -> None:

@@ -170,11 +170,11 @@ class Scorer:
         return Scored(scores, cost)
 
     def _scores(self, row: Row, queries: maxsim.MultiVectors, documents: maxsim.MultiVectors) -> np.ndarray:
-        """Scores all queries. With `center`, queries are centered by the mean of the queries of other documents: the documents are split into two
+        """Scores all queries. Equal documents, such as texts that are cut to one beginning, are tied exactly, as metrics expect. With `center`, queries are centered by the mean of the queries of other documents: the documents are split into two
         halves, and each half uses the queries of the other."""
         reduce = maxsim.reduction(str(row.body.get("reduce", "max")))
         if not row.body.get("center"):
-            return maxsim.score(queries, documents, reduce)
+            return maxsim.score(queries, documents, reduce, np.float64)
         fold = np.unique(self.corpus.answers(), return_inverse=True)[1] % 2  # Every second document that answers a query.
         if len(set(fold)) < 2:
             raise recipes.RecipeError("center needs queries of two documents at least")
@@ -182,7 +182,7 @@ class Scorer:
         scores = np.zeros((len(queries), len(documents)), np.float32)
         for one in (0, 1):
             own, others = (maxsim.MultiVectors.of([queries[i] for i in np.flatnonzero(fold == side)]) for side in (one, 1 - one))
-            scores[fold == one] = maxsim.score(own.centered(others.mean()), documents, reduce)
+            scores[fold == one] = maxsim.score(own.centered(others.mean()), documents, reduce, np.float64)
         return scores
 
     def _queries(self, row: Row, embedder: Embedder, normalize: bool) -> maxsim.MultiVectors:

@@ -58,6 +58,17 @@ def test_run_async(address, expected, long_text):
     np.testing.assert_allclose(documents["documents"][0].embedding, expected([long_text], "passage: ", windows=128)[0], atol=1e-6)
 
 
+def test_changed_attributes_are_used(address, expected):
+    """They are what to_dict() writes."""
+    wanted = expected(["a"], "say: ")[0]
+    text, documents = LongEmbedTextEmbedder(address), LongEmbedDocumentEmbedder(address, progress_bar=False)
+    text.run(text="a")
+    documents.warm_up()
+    text.query = documents.document = Options(prompt="say: ")
+    np.testing.assert_allclose(text.run(text="a")["embedding"], wanted, atol=1e-6)
+    np.testing.assert_allclose(documents.run(documents=[Document(content="a")])["documents"][0].embedding, wanted, atol=1e-6)
+
+
 def test_bad_documents_are_refused(address):
     embedder = LongEmbedDocumentEmbedder(address, progress_bar=False)
     with pytest.raises(TypeError, match="meta_fields_to_embed takes a list of names"):

@@ -82,6 +82,29 @@ def test_serialization_keeps_the_options_and_leaves_the_key_out(keyed_address, a
         np.testing.assert_allclose(restored.get_text_embedding("a"), expected(["a"], "passage: ")[0], atol=1e-6)
 
 
+def test_changed_fields_are_used(address, expected):
+    """They are in to_dict(), by which LlamaIndex's cache of an ingestion identifies vectors."""
+    embedding = LongEmbedEmbedding(server=address)
+    wanted = expected(["a"], "say: ")[0]
+    copy = embedding.model_copy(update={"document": Options(prompt="say: ")})
+    embedding.document = Options(prompt="say: ")
+    for changed in (copy, embedding):
+        np.testing.assert_allclose(changed.get_text_embedding("a"), wanted, atol=1e-6)
+        np.testing.assert_allclose(asyncio.run(changed.aget_text_embedding("a")), wanted, atol=1e-6)
+        changed.query = Options(prompt="say: ")
+        np.testing.assert_allclose(changed.get_query_embedding("a"), wanted, atol=1e-6)
+    embedding.model_name = "no-such-model"
+    with pytest.raises(LongEmbedError, match="no-such-model"):
+        embedding.get_text_embedding("a")
+    with Client(address) as client:
+        embedding = LongEmbedEmbedding(client)
+        embedding.document = Options(prompt="say: ")
+        np.testing.assert_allclose(embedding.get_text_embedding("a"), wanted, atol=1e-6)
+        embedding.server = "127.0.0.1:1"
+        with pytest.raises(ValueError, match="those of the Client that was given"):
+            embedding.get_text_embedding("a")
+
+
 def test_a_client_and_a_model_name(address, expected):
     with Client(address) as client:
         embedding = LongEmbedEmbedding(client, model_name="e5-small-v2")

@@ -14,9 +14,10 @@ pytest.importorskip("longembed", reason="the Python package is not installed; ru
 mteb = pytest.importorskip("mteb", reason="mteb is not installed; run tests/run.sh")
 
 from mteb.models import EncoderProtocol, SearchProtocol  # noqa: E402
+from mteb.types import PromptType  # noqa: E402
 from running_server import ROOT  # noqa: E402
 
-from longembed import Client, Options, Retriever  # noqa: E402
+from longembed import Client, InvalidArgument, LongEmbedError, Options, Retriever  # noqa: E402
 from longembed.mteb import LongEmbedEncoder, LongEmbedSearch, use_local_data  # noqa: E402
 from longembed.retriever import Vectors  # noqa: E402
 
@@ -117,6 +118,29 @@ def test_search_keeps_to_top_k_and_to_ranked_candidates(address):
         LongEmbedSearch(address, new_retriever=lambda client: Retriever.windows(client))
 
 
+@pytest.mark.parametrize("empty", ["", " \n", "\u200b"])
+def test_documents_and_queries_without_a_text_are_found_by_nothing(address, expected, empty):
+    """Several of mteb's corpora have some. Other errors still end the evaluation."""
+    encoder = LongEmbedEncoder(address)
+
+    def encode(texts, side):
+        return encoder.encode([{"text": texts[:2]}, {"text": texts[2:]}], task_metadata=None, hf_split="", hf_subset="", prompt_type=side, show_progress_bar=False)
+
+    for side, prompt in ((PromptType.document, "passage: "), (PromptType.query, "query: ")):
+        found = encode(["one", empty, "two"], side)
+        np.testing.assert_allclose(found[[0, 2]], expected(["one", "two"], prompt), atol=1e-6)
+        assert found.shape == (3, 384) and not found[1].any() and encode([empty], side).shape == (1, 384)
+    with pytest.raises(InvalidArgument, match="text 1: .*512"):
+        encode(["one", "word " * 600], PromptType.document)
+
+
+def test_search_leaves_out_what_has_no_text(address):
+    search = LongEmbedSearch(address, new_retriever=lambda client: Retriever.windows(client, bm25=False), experiment="windows alone")
+    search.index([{"id": "a", "text": "The Nile is a river."}, {"id": "none", "text": " ", "title": ""}, {"id": "b", "text": "Cats sleep."}])
+    found = search.search([{"id": "none", "text": " "}, {"id": "q", "text": "rivers"}], top_k=3)
+    assert found["none"] == {} and set(found["q"]) == {"a", "b"} and found["q"]["a"] > found["q"]["b"]
+
+
 def test_results_of_another_recommendation_are_kept_apart(address, monkeypatch):
     """The options stay the same if the server's profile or the model's recommendation changes. The recipe does not."""
     recommended = Options(extension='{"recommended": {}}')
@@ -126,6 +150,19 @@ def test_results_of_another_recommendation_are_kept_apart(address, monkeypatch):
         assert before["document_recipe"] == client.explain(["a"], windows).recipe and not any("recipe" in key for key in plain)
     monkeypatch.setattr(Client, "explain", lambda *_: SimpleNamespace(recipe="another"))
     assert LongEmbedEncoder(address, document=recommended).mteb_model_meta.experiment_kwargs != before
+
+
+def test_vectors_of_another_model_are_not_kept_under_the_first_ones_name(address, monkeypatch):
+    """The server may restart with other weights after the encoder was made, or between the corpus and the queries of a task."""
+    monkeypatch.setattr(Client, "explain", lambda *_: SimpleNamespace(recipe="first"))
+    encoder = LongEmbedEncoder(address)
+    for side in (PromptType.document, PromptType.query):
+        with pytest.raises(LongEmbedError, match="settings changed, from recipe .* first"):
+            encoder.encode([{"text": ["a"]}], task_metadata=None, hf_split="", hf_subset="", prompt_type=side, show_progress_bar=False)
+    search, model = LongEmbedSearch(address), Client.model
+    monkeypatch.setattr(Client, "model", lambda *given: (found := model(*given)).MergeFrom(type(found)(precision="int8")) or found)
+    with pytest.raises(LongEmbedError, match="replaced the model"):
+        search.index([{"id": "a", "text": "a"}])
 
 
 @pytest.mark.parametrize("change", [{"prompts": {"query": "ask: "}}, {"default_prompt_name": "query"}], ids=["prompts", "default"])
@@ -150,6 +187,7 @@ def test_results_of_other_prompts_are_kept_apart(address, monkeypatch, change):
 def test_results_of_another_model_of_queries_are_kept_apart(address, monkeypatch):
     """Such as other weights under the name that the options of queries have."""
     model = Client.model
+    monkeypatch.setattr(Client, "explain", lambda *_: SimpleNamespace(recipe="r"))
 
     def meta(files):
         def described(self, name=None):

@@ -38,6 +38,9 @@ def test_shapes_and_types(address):
     forced = LongEmbedModel(address, options=Options(force_dimensions=True))
     assert forced.encode(TEXTS, truncate_dim=64).shape == (3, 64) and forced.encode([], truncate_dim=64).shape == (0, 64)
     assert LongEmbedModel(address, query=Options(dimensions=32, force_dimensions=True)).encode_query([]).shape == (0, 32)
+    assert model.encode(text for text in TEXTS).shape == (3, 384)
+    with pytest.raises(TypeError, match="list of texts, not one dict"):
+        model.encode({"text": "keys are no texts"})
     with pytest.raises(TypeError, match="precision"):
         model.encode(TEXTS, precision="int8")
     with pytest.raises(ValueError, match="ONE_VECTOR"):

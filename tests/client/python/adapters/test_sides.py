@@ -149,8 +149,18 @@ def test_vectors_of_two_recipes_are_not_mixed(address, monkeypatch):
 def test_input_other_than_a_list_of_texts_is_refused(address):
     with pytest.raises(TypeError, match="list of texts"):
         Sides(address).embed(DOCUMENT, "one text")
+    with pytest.raises(TypeError, match="list of texts, not one dict"):
+        Sides(address).embed(DOCUMENT, {"a key": "one text"})
     with pytest.raises(TypeError, match="text 1 is of type int"):
         Sides(address).embed(DOCUMENT, ["one", 2])
+
+
+def test_texts_may_come_from_a_generator(address, expected):
+    """A generator is empty after the check of its texts."""
+    texts = ["one", "two", "three"]
+    np.testing.assert_allclose(vectors(Sides(address).embed(DOCUMENT, (text for text in texts))), expected(texts, "passage: "), atol=1e-6)
+    answers = asyncio.run(Sides(address).aembed(DOCUMENT, map(str, texts)))
+    np.testing.assert_allclose(vectors(answers), expected(texts, "passage: "), atol=1e-6)
 
 
 @pytest.mark.parametrize("side", ["query", "document"])

@@ -45,6 +45,8 @@ def row(text):
         ("{bm25: {k2: 3}}", "bm25 has the unknown key 'k2'; known are b, k1, language"),
         ("{bm25: {k1: fast}}", "file: row 'only': bm25: k1 is 'fast'; it must be a number from 0"),
         ("{bm25: {b: 75}}", "bm25: b is 75; it must be a number from 0 to 1"),
+        ("{document: {truncate: END, extension: {windows: }}}", "document.extension: windows has no value; write {windows: {}} for its defaults"),
+        ("{document: {}, query: {extension: '{\"windows\": null}'}}", "query.extension: windows has no value"),
         ("{bm25: {words: '200'}}", "bm25: words is '200'; it must be a whole number from 1, or null"),
         ("{bm25: {language: ''}}", "bm25: language is ''; it must be a string that is not empty"),
         ("{bm25: false}", "row 'only': bm25 must be a mapping; it is False"),

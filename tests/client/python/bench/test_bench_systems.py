@@ -11,9 +11,9 @@ pytest.importorskip("longembed", reason="the Python package is not installed; ru
 pytest.importorskip("bm25s", reason="bm25s is not installed; run tests/run.sh")
 
 from longembed import bm25  # noqa: E402
-from longembed.bench import recipes  # noqa: E402
+from longembed.bench import metrics, recipes  # noqa: E402
 from longembed.bench.corpus import Corpus  # noqa: E402
-from longembed.bench.store import Store  # noqa: E402
+from longembed.bench.store import Store, Vectors  # noqa: E402
 from longembed.bench.systems import Scorer  # noqa: E402
 from openai_stand_in import StandIn, vector  # noqa: E402
 from small_sets import CountingEmbedder  # noqa: E402
@@ -91,6 +91,24 @@ def test_queries_of_two_documents_are_enough_for_centering(corpus, tmp_path):
     with pytest.raises(recipes.RecipeError, match="center needs queries of two documents at least"):
         Scorer(None, Store(tmp_path), one).score(row)
     running.close()
+
+
+def test_documents_that_are_cut_to_one_beginning_are_tied(tmp_path):
+    """Their vectors are equal, bit by bit."""
+
+    class Truncating(CountingEmbedder):
+        def embed(self, texts):
+            random = np.random.default_rng(0)
+            shared = random.normal(size=(1, 384)).astype(np.float32)
+            for number, text in enumerate(texts):
+                yield number, Vectors(shared if text.startswith("document") else random.normal(size=(1, 384)).astype(np.float32), np.ones(1, np.int64), 1, 0)
+
+    ids = tuple(map(str, range(101)))
+    corpus = Corpus("cut", ids, tuple(f"document {i}" for i in ids), ids, tuple(f"query {i}" for i in ids), tuple({i: 1.0} for i in range(101)))
+    row = recipes.parse({"rows": {"a": {"document": {}}}}).rows["a"]
+    found = Scorer(None, Store(tmp_path), corpus)._vectors(row, Truncating(), corpus.documents, Truncating(), None).scores
+    assert (found == found[:, :1]).all()
+    np.testing.assert_allclose(metrics.per_query(found, corpus.relevant)["accuracy_at_1"], 1 / 101)
 
 
 def test_a_sum_standardizes_each_querys_scores(scores):

@@ -1,0 +1,1 @@
+from longembed.messages import *
