@@ -44,13 +44,13 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         folder = checkpoint.folder or as_folder(checkpoint, Path(scratch))
         theirs = reference.tokenizer(transformer_folder(folder))
         refuse_unknown_classes(theirs, checkpoint, architecture)
-        tokenizer_json = text_side.strip(theirs["tokenizer"])
+        checkpoint.tensors = deferred_tensors(checkpoint)
+        tokenizer_json = without_rowless_tokens(text_side.strip(theirs["tokenizer"]), checkpoint, architecture)
         if checkpoint.lower_case:
             tokenizer_json = text_side.lower_cased(tokenizer_json)
         if checkpoint.multi_vector:
             tokenizer_json = text_side.with_markers(tokenizer_json, checkpoint.multi_vector.markers)
         end = end_of_sequence(theirs["eos"], checkpoint.config)
-        checkpoint.tensors = deferred_tensors(checkpoint)
         with readable(checkpoint.config):
             content = describe(checkpoint, architecture, source, overrides, tokenizer_json, end)
             graph = build(architecture, checkpoint)
@@ -98,6 +98,16 @@ def find_architecture(checkpoint: Checkpoint) -> ModuleType:
     refusals.refuse_config(checkpoint.config, architecture)
     refusals.refuse_weights(checkpoint.tensors, checkpoint.folder)
     return architecture
+
+
+def without_rowless_tokens(tokenizer_json: str, checkpoint: Checkpoint, architecture: ModuleType) -> str:
+    """Returns the tokenizer without tokens for which the model has no row, and names these."""
+    with readable(checkpoint.config):
+        rows = architecture.sizes(checkpoint.config, checkpoint.tensors)["vocabulary_size"]
+    stripped, beyond = text_side.without_rowless_tokens(tokenizer_json, rows)
+    if beyond:
+        say(f"left out of the tokenizer, because the model has no row for them: {', '.join(beyond[:8])}{', ...' if beyond[8:] else ''}; texts that spell them are split into words")
+    return stripped
 
 
 @contextmanager
@@ -166,7 +176,8 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     known = known_of(source, overrides)
     tokenizer = text_side.parse(tokenizer_json)
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
-    ids = text_side.largest_id(tokenizer) + 1
+    tokens = special_tokens(tokenizer, chosen_eos(overrides, known), end)
+    ids = max([text_side.largest_id(tokenizer), *tokens["prefix"], *tokens["suffix"]]) + 1
     if ids > sizes["vocabulary_size"]:
         raise ExportError(f"the tokenizer has {ids} ids, but the model has rows for {sizes['vocabulary_size']}; they do not belong together.")
     refuse_lost_layers(checkpoint.config, sizes)
@@ -176,7 +187,6 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     if stride < 1 or (stride > 1 and architecture.FAMILY != "APE"):
         raise ExportError(f"a position stride of {stride} fits no position table of this model; leave --position-stride out.")
     window = trained_window(overrides, known, checkpoint, longest, stride)
-    tokens = special_tokens(tokenizer, chosen_eos(overrides, known), end)
     prompts = chosen_prompts(overrides, known, checkpoint)
     pooled_by = pooling(overrides, known, checkpoint, architecture)
     several = {"recommended_multi_vector_extension": overrides.get("recommended_multi_vector_extension", checkpoints.multi_vector_windows(known, window))}

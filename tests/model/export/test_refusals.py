@@ -452,16 +452,33 @@ def test_tokenizers_that_split_at_random(refused):
 
 def test_tokenizers_that_cannot_be_loaded(refused):
     assert "tokenizer" in refused(text("tokenizer.json", "{}"))
-    assert "do not belong together" in refused(lambda folder: edit(folder / "tokenizer_config.json", extra_special_tokens=[f"[more{i}]" for i in range(200)]), name="larger")
 
 
-def test_a_token_beyond_the_model_s_rows_in_a_vocabulary_with_gaps(refused):
-    def change(folder):
+def _larger_vocabulary(content):
+    content["model"]["vocab"] |= {f"##more{i}": 192 + i for i in range(200)}
+
+
+def _gap_in_the_vocabulary(content):
+    content["model"]["vocab"]["##rare"] = 300
+
+
+def _added_token_of_the_vocabulary(content):
+    _gap_in_the_vocabulary(content)
+    content["added_tokens"].append({"id": 300, "content": "##rare", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True})
+
+
+def _end_of_text(content):
+    content["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [300]
+
+
+@pytest.mark.parametrize("change, ids", [(_larger_vocabulary, 392), (_gap_in_the_vocabulary, 301), (_added_token_of_the_vocabulary, 301), (_end_of_text, 301)])
+def test_a_tokenizer_with_ids_beyond_the_model_s_rows(refused, change, ids):
+    def edit_file(folder):
         content = json.loads((folder / "tokenizer.json").read_text())
-        content["model"]["vocab"]["##rare"] = 300
+        change(content)
         write(folder / "tokenizer.json", content)
 
-    assert "the tokenizer has 301 ids" in refused(change)
+    assert f"the tokenizer has {ids} ids, but the model has rows for 300; they do not belong together" in refused(edit_file)
 
 
 @pytest.mark.parametrize("content, words", [(LFS_POINTER, "vocab.txt is a git-LFS pointer"), ("a\nb\n", "cannot be used")])

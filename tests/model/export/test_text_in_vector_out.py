@@ -237,6 +237,30 @@ def test_the_tokenizer_is_the_one_that_transformers_makes_of_all_its_files(expor
     assert_right(folder, model)
 
 
+def _rowless(*spellings):
+    """Fills the vocabulary to the model's 300 rows, and adds tokens beyond them, as EmbeddingGemma (special) and Qwen3-Embedding-4B (not special) have them."""
+
+    def change(folder):
+        content = json.loads((folder / "tokenizer.json").read_text())
+        vocabulary = content["model"]["vocab"]
+        vocabulary |= {f"##filler{i}": i for i in range(len(vocabulary), 300)}
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        content["added_tokens"] += [{"id": 300 + i, "content": word, "special": i == 0, **flags} for i, word in enumerate(spellings)]
+        write(folder / "tokenizer.json", content)
+
+    return change
+
+
+@pytest.mark.parametrize("spellings", [["<image_soft_token>"], [f"<tool{i}>" for i in range(12)]])
+def test_tokens_without_a_row_are_left_out_of_the_tokenizer(exported, spellings):
+    """The users' library fails for a text that spells one."""
+    folder, model, said = exported(_rowless(*spellings))
+    assert_right(folder, model)
+    assert f"left out of the tokenizer, because the model has no row for them: {', '.join(spellings[:8])}" in said
+    assert len(users_tokenizer(folder)) == 300 + len(spellings) and max(model.tokenizer.get_vocab().values()) == 299
+    assert max(model.ids(directory.Sample(" ".join(spellings)))) < 300
+
+
 def _do_lower_case(*parts):
     """BGE has this setting, beside a tokenizer that may lower-case, too."""
 
