@@ -17,7 +17,7 @@ ARCHITECTURE = "nomic-bert"
 FAMILY = "ROPE"
 SIGNATURE = "rope-v1"
 CAUSAL = False
-DEFAULT_POOLING = "MEAN"
+DEFAULT_POOLING = None
 
 # Keys of the published configuration, and transformers' `hidden_act`. transformers' configuration has none of the others, and its model computes the same.
 REQUIRED = {

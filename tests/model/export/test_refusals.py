@@ -511,6 +511,17 @@ def test_tables_of_another_size(refused, key, size):
     assert "another size than config.json says (vocab_size, max_position_embeddings" in refused(config(**{key: size}))
 
 
+@pytest.mark.parametrize("kind", ["bert", "nomic_bert", "distilbert"])
+def test_a_pooling_that_no_file_says(refused, kind):
+    """nomic-embed-text takes the mean, but snowflake-arctic-embed-m-long and CodeRankEmbed, of the same network, the first token."""
+
+    def change(folder):
+        (folder / "modules.json").unlink()
+        (folder / "1_Pooling/config.json").unlink()
+
+    assert "does not say how it pools; add --pooling mean, cls or last" in refused(change, kind)
+
+
 def test_weights_of_another_configuration(refused):
     def change(folder):
         content = broken.tensors(folder)
