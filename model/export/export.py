@@ -256,7 +256,7 @@ def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: 
         return BY_COMMAND_LINE
     if known and window != checkpoint.window:
         return BY_TABLE
-    return checkpoint.window_source if window == checkpoint.window else "the model's positions"
+    return checkpoint.window_source if window == checkpoint.window else check.MODEL_POSITIONS
 
 
 def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, architecture: ModuleType) -> str:

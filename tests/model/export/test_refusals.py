@@ -335,6 +335,25 @@ def test_chat_templates_that_sentence_transformers_applies(refused, options):
     assert "chat template (modality_config.message)" in refused(change, "llama", options=options)
 
 
+def _without_modules(folder):
+    (folder / "modules.json").unlink()
+    edit(folder / "config.json", max_position_embeddings=64)
+
+
+@pytest.mark.parametrize(
+    "change, kind, options",
+    [
+        (settings(max_seq_length=64), "llama", []), (settings(max_seq_length=64), "llama", ["--pooling", "mean"]), (settings(max_seq_length=64), "nomic_bert", []),
+        # A sliding window of 32 tokens.
+        (config(max_position_embeddings=64), "mistral", []), (_without_modules, "mistral", []),
+    ],
+)  # fmt: skip
+def test_limits_beyond_the_positions_of_a_rotary_model(refused, change, kind, options):
+    """The users' library computes further positions. After a position table, it fails."""
+    line = refused(change, kind, options=options)
+    assert "users truncate at 64 tokens, but this export would truncate at 32; add --trained-window 32 if longer texts may get other vectors" in line
+
+
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json")
 
 

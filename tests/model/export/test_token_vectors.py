@@ -145,3 +145,9 @@ def test_token_vectors_are_not_checked_layer_by_layer(tmp_path, capsys, monkeypa
     monkeypatch.setattr(layered_check, "available_memory", lambda: 0)
     export(folder, tmp_path / "out")
     assert "token vectors: " in capsys.readouterr().err
+
+
+def test_documents_longer_than_the_positions_of_a_rotary_model_are_refused(tmp_path, capsys):
+    folder = save_native(tmp_path / "colbert", kind="nomic_bert", document_length=64)
+    line = refused(folder, tmp_path / "out", capsys).splitlines()[-1]
+    assert "users truncate at 64 tokens, but this export would truncate at 32" in line
