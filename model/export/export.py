@@ -244,7 +244,8 @@ def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint:
     if stride > 1 and (left_over := longest % stride):
         raise ExportError(f"a position table of {longest} rows has no stride of {stride} ({left_over} rows are left over); give another --position-stride.")
     most = longest // stride
-    window = overrides.get("trained_window", known.trained_window if known else min(checkpoint.window or most, most))
+    of_table = known.trained_window if known else most
+    window = overrides.get("trained_window", min(checkpoint.window or of_table, of_table))
     if not 3 <= window <= most:
         raise ExportError(f"a trained window of {window} does not fit this model's {most} positions; give another --trained-window.")
     return window

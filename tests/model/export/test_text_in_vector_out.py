@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, processors
 from transformers import AutoModel, AutoTokenizer
 
-from model.export import check, directory, reference
+from model.export import check, checkpoints, directory, reference
 from model.export import folder as checkpoint_folder
 from model.export.__main__ import main
 
@@ -180,6 +180,22 @@ def test_a_limit_that_the_exporter_does_not_find_is_found_by_the_check(originals
 def test_the_command_line_outranks_the_limit(exported):
     _, model, _ = exported(_limit("tokenizer_config.json", model_max_length=24), options=["--trained-window", "30"])
     assert (model.content["trained_window"], model.content["trained_window_source"]) == (30, "--trained-window")
+
+
+@pytest.mark.parametrize("file, key", [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")])
+def test_a_limit_below_the_table_s_window_is_kept(exported, monkeypatch, file, key):
+    """As in a copy of e5-small-v2 that was tuned on shorter texts and saved under the same name."""
+    monkeypatch.setattr(checkpoints, "ALL", (checkpoints.Known("owner/checkpoint", 30, "MEAN", "MIT"),))
+    folder, model, _ = exported(_limit(file, **{key: 20}))
+    assert (model.content["trained_window"], model.content["trained_window_source"]) == (20, f"{key} of {file}")
+    assert_right(folder, model, limit=20)
+
+
+def test_the_table_s_window_outranks_a_longer_limit(exported, monkeypatch):
+    monkeypatch.setattr(checkpoints, "ALL", (checkpoints.Known("owner/checkpoint", 20, "MEAN", "MIT"),))
+    folder, model, _ = exported(_limit("sentence_bert_config.json", max_seq_length=30))
+    assert (model.content["trained_window"], model.content["trained_window_source"]) == (20, "the table of known checkpoints")
+    assert_right(folder, model, limit=20)
 
 
 def test_sizes_that_only_distilbert_reads_are_ignored_elsewhere(exported):
