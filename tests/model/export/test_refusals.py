@@ -469,6 +469,17 @@ def test_tokenizers_that_split_at_random(refused):
     assert "splits words at random (model.dropout = 1e-06)" in refused(change)
 
 
+def test_tokenizers_that_truncate_on_the_left(refused):
+    """transformers takes the side from this file if tokenizer_config.json does not say it."""
+
+    def change(folder):
+        content = json.loads((folder / "tokenizer.json").read_text())
+        content["truncation"]["direction"] = "Left"
+        write(folder / "tokenizer.json", content)
+
+    assert "checkpoint/tokenizer.json truncates texts on the left (truncation.direction)" in refused(change)
+
+
 def test_tokenizers_that_cannot_be_loaded(refused):
     assert "tokenizer" in refused(text("tokenizer.json", "{}"))
 
