@@ -12,8 +12,11 @@ import safetensors.torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model.export import architectures, checkpoints, sources, text_side
-from model.export.export import chosen_prompts, default_prompt_name, pooling, trained_window
+from model.export import architectures, checkpoints, reference, sources, text_side
+from model.export.export import (
+    chosen_prompts, default_prompt_name, pooling, trained_window, without_rowless_tokens,
+)  # fmt: skip
+from model.export.folder import Checkpoint, transformer_folder
 from model.train.errors import TrainError
 
 STRIDE_KEY = "longembed_position_stride"  # Key in the config.json of a folder whose position table this trainer has expanded.
@@ -27,6 +30,7 @@ class Original:
     config: dict
     tensors: dict[str, Tensor]
     tokenizer_json: str
+    special_tokens: dict[str, str]  # Keys of tokenizer_config.json, such as pad_token, and spellings.
     architecture: ModuleType
     window: int
     pooling: str
@@ -53,7 +57,7 @@ def load(name: str) -> Original:
         what = "Dense modules after pooling" if checkpoint.dense else f"the pooling {pooled_by}"
         raise TrainError(f"{name} has {what}, which training would lose; start from a checkpoint with one vector per text by mean or cls, without them.")
     longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
-    tokenizer_json = text_side.strip(checkpoint.tokenizer)
+    tokenizer_json, special_tokens = _tokenizer(checkpoint, architecture)
     prompts = chosen_prompts({}, known, checkpoint)
     return Original(
         # A checkpoint on the hub may change between two runs. Its label has the commit, once it has been loaded.
@@ -61,12 +65,23 @@ def load(name: str) -> Original:
         config=checkpoint.config,
         tensors=checkpoint.tensors,
         tokenizer_json=text_side.lower_cased(tokenizer_json) if checkpoint.lower_case else tokenizer_json,
+        special_tokens=special_tokens,
         architecture=architecture,
         window=trained_window({}, known, checkpoint, longest, 1),
         pooling=pooled_by,
         prompts=prompts,
         default_prompt_name=default_prompt_name({}, checkpoint, prompts),
     )
+
+
+def _tokenizer(checkpoint: Checkpoint, architecture: ModuleType) -> tuple[str, dict[str, str]]:
+    """Returns the tokenizer as transformers makes it of all the tokenizer's files, and its special tokens."""
+    if not checkpoint.folder:
+        return text_side.strip(checkpoint.tokenizer), {}
+    theirs = reference.tokenizer(transformer_folder(checkpoint.folder))
+    tokenizer = text_side.parse(theirs["tokenizer"])
+    special = {f"{role}_token": tokenizer.id_to_token(id) for role, id in theirs["special_ids"].items() if id is not None}
+    return without_rowless_tokens(text_side.strip(theirs["tokenizer"]), checkpoint, architecture), special
 
 
 def full_config(original: Original) -> dict:
@@ -90,6 +105,8 @@ def write(folder: Path, original: Original, config: dict, tensors: dict[str, Ten
         "1_Pooling/config.json": {"word_embedding_dimension": config["hidden_size"], **modes},
         "sentence_bert_config.json": {"max_seq_length": original.window},
         "config_sentence_transformers.json": {"prompts": original.prompts, "default_prompt_name": original.default_prompt_name},
+        # Without this class, transformers would build a tokenizer for the model type from the vocabulary: a BERT's lower-cases, whatever tokenizer.json says.
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", **original.special_tokens},
     }
     for name, content in files.items():
         _replace(folder / name, json.dumps(content, indent=1).encode())
