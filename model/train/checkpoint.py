@@ -12,9 +12,9 @@ import safetensors.torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model.export import architectures, checkpoints, reference, sources, text_side
+from model.export import checkpoints, reference, sources, text_side
 from model.export.export import (
-    chosen_prompts, default_prompt_name, pooling, trained_window, without_rowless_tokens,
+    chosen_prompts, default_prompt_name, find_architecture, pooling, readable, refuse_lost_layers, refuse_unknown_classes, trained_window, without_rowless_tokens,
 )  # fmt: skip
 from model.export.folder import Checkpoint, transformer_folder
 from model.train.errors import TrainError
@@ -47,7 +47,7 @@ def load(name: str) -> Original:
     source = sources.find(name)
     checkpoint = source.load()
     known = checkpoints.find(source.known_as)
-    architecture = architectures.find(checkpoint.config)
+    architecture = find_architecture(checkpoint)
     if architecture.FAMILY != "APE":
         raise TrainError(f"{name} has rotary positions; training starts from a checkpoint with a learned position table.")
     if STRIDE_KEY in checkpoint.config or known and known.position_stride > 1:
@@ -56,7 +56,9 @@ def load(name: str) -> Original:
     if checkpoint.dense or pooled_by not in ("MEAN", "CLS"):
         what = "Dense modules after pooling" if checkpoint.dense else f"the pooling {pooled_by}"
         raise TrainError(f"{name} has {what}, which training would lose; start from a checkpoint with one vector per text by mean or cls, without them.")
-    longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
+    with readable(checkpoint.config):
+        refuse_lost_layers(checkpoint.config, architecture.sizes(checkpoint.config, checkpoint.tensors))
+        longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
     tokenizer_json, special_tokens = _tokenizer(checkpoint, architecture)
     prompts = chosen_prompts({}, known, checkpoint)
     return Original(
@@ -79,6 +81,7 @@ def _tokenizer(checkpoint: Checkpoint, architecture: ModuleType) -> tuple[str, d
     if not checkpoint.folder:
         return text_side.strip(checkpoint.tokenizer), {}
     theirs = reference.tokenizer(transformer_folder(checkpoint.folder))
+    refuse_unknown_classes(theirs, checkpoint, architecture)
     tokenizer = text_side.parse(theirs["tokenizer"])
     special = {f"{role}_token": tokenizer.id_to_token(id) for role, id in theirs["special_ids"].items() if id is not None}
     return without_rowless_tokens(text_side.strip(theirs["tokenizer"]), checkpoint, architecture), special

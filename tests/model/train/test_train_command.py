@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from model.export import checkpoints, sources
 from model.export.__main__ import main as export
 from model.export.directory import Directory, Sample
+from model.export.errors import ExportError
 from model.train import checkpoint, recipes
 from model.train.__main__ import main
 from model.train.errors import TrainError
@@ -103,6 +104,21 @@ def test_the_result_has_the_tokenizer_of_all_the_checkpoint_s_files(normalizer, 
         ids = users(text)["input_ids"]
         assert checkpoint.load(str(folder)).tokenizer.encode(text).ids == tuned(text)["input_ids"] == model.ids(Sample(text)) == ids, text
     assert tuned.pad_token == "[PAD]"
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"quantization_config": {"quant_method": "fp8"}}, "the checkpoint is quantized"), ({"auto_map": {"AutoModel": "modeling.Mine"}}, "own modeling code"),
+        ({"architectures": ["MyBert"]}, "written by MyBert"), ({"num_hidden_layers": 2}, "num_hidden_layers = 2"), ({"num_attention_heads": 5}, "does not divide"),
+    ],
+)  # fmt: skip
+def test_checkpoints_that_the_exporter_refuses_are_not_trained(change, says, tmp_path):
+    folder = tiny(tmp_path / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ExportError, match=says):
+        checkpoint.load(str(folder))
 
 
 def test_the_result_has_the_prompts_that_the_exporter_takes(texts, tmp_path, monkeypatch):
