@@ -36,6 +36,8 @@ class Original:
     pooling: str
     prompts: dict[str, str]
     default_prompt_name: str | None
+    similarity_function: str | None
+    dimensions: list[int]  # Sizes to which Matryoshka vectors may be truncated.
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -73,6 +75,8 @@ def load(name: str) -> Original:
         pooling=pooled_by,
         prompts=prompts,
         default_prompt_name=default_prompt_name({}, checkpoint, prompts),
+        similarity_function=checkpoint.similarity_function or (known.similarity_function if known else None),
+        dimensions=checkpoint.dimensions,
     )
 
 
@@ -104,10 +108,12 @@ def write(folder: Path, original: Original, config: dict, tensors: dict[str, Ten
     is complete. Raises TrainError if a file cannot be written."""
     (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     modes = {"pooling_mode_mean_tokens": original.pooling == "MEAN", "pooling_mode_cls_token": original.pooling == "CLS"}
+    sentences = {"prompts": original.prompts, "default_prompt_name": original.default_prompt_name}
+    optional = {"similarity_fn_name": original.similarity_function, "matryoshka_dimensions": original.dimensions}
     files = {
         "1_Pooling/config.json": {"word_embedding_dimension": config["hidden_size"], **modes},
         "sentence_bert_config.json": {"max_seq_length": original.window},
-        "config_sentence_transformers.json": {"prompts": original.prompts, "default_prompt_name": original.default_prompt_name},
+        "config_sentence_transformers.json": {**sentences, **{key: value for key, value in optional.items() if value}},
         # Without this class, transformers would build a tokenizer for the model type from the vocabulary: a BERT's lower-cases, whatever tokenizer.json says.
         "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", **original.special_tokens},
     }

@@ -121,6 +121,14 @@ def test_checkpoints_that_the_exporter_refuses_are_not_trained(change, says, tmp
         checkpoint.load(str(folder))
 
 
+def test_the_result_keeps_the_similarity_and_the_dimensions(texts, tmp_path):
+    folder = tiny(tmp_path / "tiny")
+    settings = {"prompts": {"query": "q: "}, "default_prompt_name": None, "similarity_fn_name": "dot", "matryoshka_dimensions": [16, 32]}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    assert main(["positions", str(folder), "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]) == 0
+    assert json.loads((tmp_path / "out/config_sentence_transformers.json").read_text()) == settings
+
+
 def test_the_result_has_the_prompts_that_the_exporter_takes(texts, tmp_path, monkeypatch):
     """Those of the table of known checkpoints are for folders without prompts of their own."""
     known = checkpoints.Known("owner/tiny", trained_window=32, pooling="MEAN", license="MIT", prompts={"query": "theirs: "})
