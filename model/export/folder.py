@@ -112,7 +112,9 @@ def transformer_folder(folder: Path) -> Path:
         elsewhere = sorted(file.parent.name for file in folder.glob("*/config.json") if "model_type" in files.read_json(file))
         if modules and elsewhere:
             raise ExportError(f"{MODULES_FILE} says that the Transformer's files are in {transformer.name}, but they are in {elsewhere[0]}; correct the path.")
-        raise ExportError(f"{transformer.name} has no config.json; give a Hugging Face checkpoint's folder.")
+        snapshots = sorted(entry.name for entry in (folder / "snapshots").glob("*/"))
+        better = f"such as snapshots/{snapshots[-1]} in it" if snapshots else "where config.json is"
+        raise ExportError(f"{transformer.name} has no config.json; give a Hugging Face checkpoint's folder, {better}.")
     return transformer
 
 
