@@ -190,8 +190,10 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     prompts = chosen_prompts(overrides, known, checkpoint)
     pooled_by = pooling(overrides, known, checkpoint, architecture)
     several = {"recommended_multi_vector_extension": overrides.get("recommended_multi_vector_extension", checkpoints.multi_vector_windows(known, window))}
-    if not checkpoint.multi_vector:
-        refuse_long_prompts(prompts, tokenizer, tokens, longest if stride > 1 else window)
+    limits = dict.fromkeys(prompts, longest if stride > 1 else window)
+    if checkpoint.multi_vector:
+        limits["query"] = min(checkpoint.multi_vector.query_limit or longest, longest)
+    refuse_long_prompts(prompts, tokenizer, tokens, limits)
     default = default_prompt_name(overrides, checkpoint, prompts)
     similarity = checkpoint.similarity_function or (known.similarity_function if known else None)
     return {
@@ -283,13 +285,14 @@ def chosen_prompts(overrides: dict, known: checkpoints.Known | None, checkpoint:
     return {**own, **overrides.get("prompts", {})}
 
 
-def refuse_long_prompts(prompts: dict[str, str], tokenizer: Tokenizer, special: dict[str, list[int]], limit: int) -> None:
-    """Raises ExportError for a prompt that leaves no room for a text, because the server refuses every request with it."""
+def refuse_long_prompts(prompts: dict[str, str], tokenizer: Tokenizer, special: dict[str, list[int]], limits: dict[str, int]) -> None:
+    """Raises ExportError for a prompt that leaves no room for a text, because the server refuses every request with it. `limits` has the limit of texts with
+    each prompt, in tokens."""
     for name, prompt in prompts.items():
         taken = len(tokenizer.encode(prompt, add_special_tokens=False).ids) + len(special["prefix"]) + len(special["suffix"])
-        if prompt and taken >= limit:
+        if prompt and taken >= limits[name]:
             raise ExportError(
-                f"the prompt {name!r} takes {taken} of {limit} tokens and leaves no room for a text; give a shorter one with --prompt '{name}=...', or another "
+                f"the prompt {name!r} takes {taken} of {limits[name]} tokens and leaves no room for a text; give a shorter one with --prompt '{name}=...', or another "
                 "--trained-window."
             )
 
