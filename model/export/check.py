@@ -31,6 +31,7 @@ BATCH_SEQUENCES = 8  # Sequences in a random batch.
 COMPARED_SEQUENCES = 24  # Sequences that are encoded alone and batched with others.
 MIN_COSINE = 0.99999
 MAX_BATCHED_DIFFERENCE = 1e-5  # For a component of unit vectors.
+MODEL_POSITIONS = "the model's positions"  # Source of a trained window that neither files nor options set.
 MAX_NORM_DIFFERENCE = 1e-3  # Relative to the norm, for vectors that the checkpoint does not normalize.
 
 
@@ -104,7 +105,7 @@ def compared(directory: Directory, expectation: Expectation, longest: int, outpu
     samples = samples_of(content["prompts"], content.get("default_prompt_name"), directory.special_spellings(), directory.long_text())
     stretches = _exact_length_ids(directory, longest)
     theirs = reference_answers(expectation, content, samples, stretches, output)
-    _refuse_other_limit(expectation, content, theirs["limit"])
+    refuse_other_limit(expectation, content, theirs["limit"])
     _refuse_other_ids(directory, samples, theirs)
     return samples, stretches, theirs
 
@@ -166,12 +167,15 @@ def reference_answers(
     )
 
 
-def _refuse_other_limit(expectation: Expectation, content: dict, limit: int | None) -> None:
+def refuse_other_limit(expectation: Expectation, content: dict, limit: int | None) -> None:
     """Raises ExportError if the trained window differs from the limit at which the checkpoint's users truncate, unless an option or the table of known
-    checkpoints overrides the checkpoint."""
+    checkpoints overrides the checkpoint. A position table ends its users' texts, too, but rotary positions go on beyond the model's positions."""
     window = content["trained_window"]
-    if expectation.limit is None and limit is not None and min(limit, content.get("position_rows", window)) != window:
-        raise ExportError(f"the checkpoint's users truncate at {limit} tokens, but this export would truncate at {window}; give the right one with --trained-window.")
+    if expectation.limit is not None or limit is None or min(limit, content.get("position_rows", limit)) == window:
+        return
+    beyond = limit > window and content["trained_window_source"] == MODEL_POSITIONS
+    advice = f"add --trained-window {window} if longer texts may get other vectors" if beyond else "give the right one with --trained-window"
+    raise ExportError(f"the checkpoint's users truncate at {limit} tokens, but this export would truncate at {window}; {advice}.")
 
 
 def _refuse_other_ids(directory: Directory, samples: list[Sample], theirs: dict) -> None:

@@ -44,13 +44,13 @@ def export(source: Source, overrides: dict, request: dict, out: Path, program: P
         folder = checkpoint.folder or as_folder(checkpoint, Path(scratch))
         theirs = reference.tokenizer(transformer_folder(folder))
         refuse_unknown_classes(theirs, checkpoint, architecture)
-        tokenizer_json = tokenizer_file.strip(theirs["tokenizer"])
+        checkpoint.tensors = deferred_tensors(checkpoint)
+        tokenizer_json = without_rowless_tokens(tokenizer_file.strip(theirs["tokenizer"]), checkpoint, architecture)
         if checkpoint.lower_case:
             tokenizer_json = tokenizer_file.lower_cased(tokenizer_json)
         if checkpoint.multi_vector:
             tokenizer_json = tokenizer_file.with_markers(tokenizer_json, checkpoint.multi_vector.markers)
         end = end_of_sequence(theirs["eos"], checkpoint.config)
-        checkpoint.tensors = deferred_tensors(checkpoint)
         with readable(checkpoint.config):
             content = describe(checkpoint, architecture, source, overrides, tokenizer_json, end)
             graph = build(architecture, checkpoint)
@@ -98,6 +98,16 @@ def find_architecture(checkpoint: Checkpoint) -> ModuleType:
     refusals.refuse_config(checkpoint.config, architecture)
     refusals.refuse_weights(checkpoint.tensors, checkpoint.folder)
     return architecture
+
+
+def without_rowless_tokens(tokenizer_json: str, checkpoint: Checkpoint, architecture: ModuleType) -> str:
+    """Returns the tokenizer without tokens for which the model has no row, and names these."""
+    with readable(checkpoint.config):
+        rows = architecture.sizes(checkpoint.config, checkpoint.tensors)["vocabulary_size"]
+    stripped, beyond = tokenizer_file.without_rowless_tokens(tokenizer_json, rows)
+    if beyond:
+        say(f"left out of the tokenizer, because the model has no row for them: {', '.join(beyond[:8])}{', ...' if beyond[8:] else ''}; texts that spell them are split into words")
+    return stripped
 
 
 @contextmanager
@@ -166,7 +176,8 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     known = known_of(source, overrides)
     tokenizer = tokenizer_file.parse(tokenizer_json)
     sizes = architecture.sizes(checkpoint.config, checkpoint.tensors)
-    ids = tokenizer_file.largest_id(tokenizer) + 1
+    tokens = special_tokens(tokenizer, chosen_eos(overrides, known), end)
+    ids = max([tokenizer_file.largest_id(tokenizer), *tokens["prefix"], *tokens["suffix"]]) + 1
     if ids > sizes["vocabulary_size"]:
         raise ExportError(f"the tokenizer has {ids} ids, but the model has rows for {sizes['vocabulary_size']}; they do not belong together.")
     refuse_lost_layers(checkpoint.config, sizes)
@@ -176,12 +187,13 @@ def describe(checkpoint: Checkpoint, architecture: ModuleType, source: Source, o
     if stride < 1 or (stride > 1 and architecture.FAMILY != "APE"):
         raise ExportError(f"a position stride of {stride} fits no position table of this model; leave --position-stride out.")
     window = trained_window(overrides, known, checkpoint, longest, stride)
-    tokens = special_tokens(tokenizer, chosen_eos(overrides, known), end)
     prompts = chosen_prompts(overrides, known, checkpoint)
     pooled_by = pooling(overrides, known, checkpoint, architecture)
     several = {"recommended_multi_vector_extension": overrides.get("recommended_multi_vector_extension", checkpoints.multi_vector_windows(known, window))}
-    if not checkpoint.multi_vector:
-        refuse_long_prompts(prompts, tokenizer, tokens, longest if stride > 1 else window)
+    limits = dict.fromkeys(prompts, longest if stride > 1 else window)
+    if checkpoint.multi_vector:
+        limits["query"] = min(checkpoint.multi_vector.query_limit or longest, longest)
+    refuse_long_prompts(prompts, tokenizer, tokens, limits)
     default = default_prompt_name(overrides, checkpoint, prompts)
     similarity = checkpoint.similarity_function or (known.similarity_function if known else None)
     return {
@@ -234,7 +246,8 @@ def trained_window(overrides: dict, known: checkpoints.Known | None, checkpoint:
     if stride > 1 and (left_over := longest % stride):
         raise ExportError(f"a position table of {longest} rows has no stride of {stride} ({left_over} rows are left over); give another --position-stride.")
     most = longest // stride
-    window = overrides.get("trained_window", known.trained_window if known else min(checkpoint.window or most, most))
+    of_table = known.trained_window if known else most
+    window = overrides.get("trained_window", min(checkpoint.window or of_table, of_table))
     if not 3 <= window <= most:
         raise ExportError(f"a trained window of {window} does not fit this model's {most} positions; give another --trained-window.")
     return window
@@ -246,7 +259,7 @@ def window_source(overrides: dict, known: checkpoints.Known | None, checkpoint: 
         return BY_COMMAND_LINE
     if known and window != checkpoint.window:
         return BY_TABLE
-    return checkpoint.window_source if window == checkpoint.window else "the model's positions"
+    return checkpoint.window_source if window == checkpoint.window else check.MODEL_POSITIONS
 
 
 def pooling(overrides: dict, known: checkpoints.Known | None, checkpoint: Checkpoint, architecture: ModuleType) -> str:
@@ -272,13 +285,14 @@ def chosen_prompts(overrides: dict, known: checkpoints.Known | None, checkpoint:
     return {**own, **overrides.get("prompts", {})}
 
 
-def refuse_long_prompts(prompts: dict[str, str], tokenizer: Tokenizer, special: dict[str, list[int]], limit: int) -> None:
-    """Raises ExportError for a prompt that leaves no room for a text, because the server refuses every request with it."""
+def refuse_long_prompts(prompts: dict[str, str], tokenizer: Tokenizer, special: dict[str, list[int]], limits: dict[str, int]) -> None:
+    """Raises ExportError for a prompt that leaves no room for a text, because the server refuses every request with it. `limits` has the limit of texts with
+    each prompt, in tokens."""
     for name, prompt in prompts.items():
         taken = len(tokenizer.encode(prompt, add_special_tokens=False).ids) + len(special["prefix"]) + len(special["suffix"])
-        if prompt and taken >= limit:
+        if prompt and taken >= limits[name]:
             raise ExportError(
-                f"the prompt {name!r} takes {taken} of {limit} tokens and leaves no room for a text; give a shorter one with --prompt '{name}=...', or another "
+                f"the prompt {name!r} takes {taken} of {limits[name]} tokens and leaves no room for a text; give a shorter one with --prompt '{name}=...', or another "
                 "--trained-window."
             )
 

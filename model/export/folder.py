@@ -85,7 +85,7 @@ def read_directory(folder: Path) -> Checkpoint:
     checkpoint = Checkpoint(
         config=config,
         tensors=files.read_tensors(transformer),
-        tokenizer=_tokenizer(transformer),
+        tokenizer=_tokenizer(transformer, tokenizer_config),
         lower_case=bool(settings.get("do_lower_case")),
         pooling=pooling,
         splade_config=(modules[1].folder.name, files.read_json(modules[1].folder / "config.json")) if splade else None,
@@ -112,7 +112,9 @@ def transformer_folder(folder: Path) -> Path:
         elsewhere = sorted(file.parent.name for file in folder.glob("*/config.json") if "model_type" in files.read_json(file))
         if modules and elsewhere:
             raise ExportError(f"{MODULES_FILE} says that the Transformer's files are in {transformer.name}, but they are in {elsewhere[0]}; correct the path.")
-        raise ExportError(f"{transformer.name} has no config.json; give a Hugging Face checkpoint's folder.")
+        snapshots = sorted(entry.name for entry in (folder / "snapshots").glob("*/"))
+        better = f"such as snapshots/{snapshots[-1]} in it" if snapshots else "where config.json is"
+        raise ExportError(f"{transformer.name} has no config.json; give a Hugging Face checkpoint's folder, {better}.")
     return transformer
 
 
@@ -337,7 +339,7 @@ def _dimensions(file: Path, content: dict) -> list[int]:
     return sorted(set(found))
 
 
-def _tokenizer(folder: Path) -> str:
+def _tokenizer(folder: Path, tokenizer_config: dict) -> str:
     """Returns the text of tokenizer.json. If the tokenizer is in other files, transformers converts them."""
     for other in folder.glob("*.json"):
         files.is_there(other)
@@ -347,5 +349,7 @@ def _tokenizer(folder: Path) -> str:
             for other in folder.glob(pattern):
                 files.refuse_pointer(other)
         return reference.tokenizer(folder)["tokenizer"]
-    files.read_json(file)
+    truncation = files.value(files.read_json(file), "truncation", dict, file, "an object")
+    if truncation and truncation.get("direction") == "Left" and not tokenizer_config.get("truncation_side"):
+        raise ExportError(f"{files.name_of(file)} truncates texts on the left (truncation.direction), but only the right is served; choose another checkpoint.")
     return files.read_text(file)

@@ -53,7 +53,7 @@ def check_by_layers(directory: Directory, expectation: check.Expectation) -> Rep
     compared = [Sample(TEXTS[0], name) for name in (*content["prompts"], *([""] if default else []))] + [Sample(text) for text in TEXTS]
     samples = compared + check.samples_of(content["prompts"], default, directory.special_spellings(), directory.long_text())
     theirs = check.reference_answers(expectation, content, samples, [], layered=len(compared))
-    check._refuse_other_limit(expectation, content, theirs["limit"])
+    check.refuse_other_limit(expectation, content, theirs["limit"])
     check._refuse_other_ids(directory, samples, theirs)
     expected = torch.tensor([answer["vector"] for answer in theirs["answers"][: len(compared)]])
     found = check._differences(directory.vectors(compared, streamed=True), expected, [sample.text for sample in compared])

@@ -11,7 +11,7 @@ ENCODER = "encoder.pt"
 TOKENIZER = "tokenizer.json"
 SPARSE_HEAD = "sparse_head.pt"
 FORMAT_VERSION = 1
-EXPORTER_VERSION = 8  # Increase it whenever the same checkpoint would give different files.
+EXPORTER_VERSION = 9  # Increase it whenever the same checkpoint would give different files.
 SEPARATORS = frozenset("\x85\u2028\u2029")
 
 

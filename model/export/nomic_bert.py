@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.export.config import require
+from model.export.errors import ExportError
 from model.export.graph import SpanMean
 from model.export.layers import GatedPostNormLayer
 from model.export.rotary_graph import NormedWordEmbeddings, RotaryAttention, RotaryEncoder, SwiGlu
@@ -17,13 +18,15 @@ ARCHITECTURE = "nomic-bert"
 FAMILY = "ROPE"
 SIGNATURE = "rope-v1"
 CAUSAL = False
-DEFAULT_POOLING = "MEAN"
+DEFAULT_POOLING = None
 
 # Keys of the published configuration, and transformers' `hidden_act`. transformers' configuration has none of the others, and its model computes the same.
 REQUIRED = {
     "activation_function": "swiglu", "qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "prenorm": False, "use_rms_norm": False,
     "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "rotary_emb_scale_base": None, "parallel_block": False, "causal": False, "hidden_act": "silu",
 }  # fmt: skip
+# Keys of the published code that change the network if they are set.
+UNSET = ("norm_mlp", "rotary_head_dim", "num_experts")
 
 
 def layer(weights: Weights, prefix: str, heads: int) -> GatedPostNormLayer:
@@ -54,6 +57,9 @@ def rotary_base(config: dict) -> float:
 
 def refuse_unsupported(config: dict) -> None:
     require("nomic-bert", config, REQUIRED)
+    for key in UNSET:
+        if config.get(key):
+            raise ExportError(f"this nomic-bert has {key} = {config[key]!r}, which is not exported; choose another checkpoint.")
 
 
 def sizes(config: dict, tensors: dict[str, Tensor]) -> dict:

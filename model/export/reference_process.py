@@ -28,7 +28,8 @@ class TransformersReference:
         self.by = "transformers" if not request["own_code"] else "the published code's formulas on transformers' parts"
         if request["with_modules"]:
             self.by += " with the pooling of modules.json (sentence-transformers is not installed)"
-        self.limit = request["limit_in_files"] or self.tokenizer.model_max_length
+        # sentence-transformers has this limit for a checkpoint without its files.
+        self.limit = request["limit_in_files"] or min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1 << 31))
 
     def _auto_model(self, folder: str):
         from transformers import AutoModel

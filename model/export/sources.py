@@ -99,12 +99,13 @@ class DirectorySource:
 
     def __init__(self, path: Path):
         self._path = path.resolve()
-        self.default_name = self.known_as = self._path.name
+        self.known_as = hub_name(self._path) or self._path.name
+        self.default_name = self.known_as.rsplit("/", 1)[-1]
         if strange := [name for name in (*self._path.parts, *(file.name for file in self._path.iterdir())) if not files.is_utf8(name)]:
             raise ExportError(f"the name {strange[0]!r} in {str(self._path)!r} is not UTF-8; rename it.")
         lines = (f"{file.relative_to(self._path)} {sha256_of(file)}\n" for file in self._files())
         total = hashlib.sha256("".join(lines).encode())
-        self.identity = self.label = f"directory:{self._path.name} sha256:{total.hexdigest()}"
+        self.identity = self.label = f"directory:{self.default_name} sha256:{total.hexdigest()}"
 
     def load(self) -> Checkpoint:
         if ignored := files.ignored_weights(transformer_folder(self._path)):
@@ -119,6 +120,12 @@ class DirectorySource:
         side = {file for folder in folders for pattern in SIDE_FILES for file in folder.glob(pattern) if file.is_file()}
         heads = {transformer / name for name in files.HEAD_FILES if (transformer / name).is_file()}
         return sorted(side | heads | {file for folder in weight_folders(self._path) for file in files.weight_files(folder) if file.is_file()})
+
+
+def hub_name(folder: Path) -> str | None:
+    """Returns owner/name for a checkpoint's folder in the hub's cache (models--owner--name/snapshots/commit), or None."""
+    kind, *name = folder.parents[1].name.split("--") if folder.parent.name == "snapshots" else [""]
+    return "/".join(name) if kind == "models" and name else None
 
 
 class HubSource:

@@ -37,6 +37,7 @@ def check_tokens(directory: Directory, expectation: check.Expectation) -> Report
     texts = [sample.text for sample in check.samples_of({}, None, directory.special_spellings(), directory.long_text())]
     samples = [Sample(text, role) for role in ROLES for text in texts]
     theirs = check.reference_answers(expectation, directory.content, samples, [], output="tokens")
+    check.refuse_other_limit(expectation, directory.content, theirs["limit"])
     for sample, answer in zip(samples, theirs["answers"]):
         _refuse_other_tokens(directory, sample, answer, theirs["by"])
     ours = [F.normalize(vectors.double(), dim=1) for vectors in directory.token_vectors(samples)]

@@ -30,6 +30,17 @@ def lower_cased(tokenizer_json: str) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
+def without_rowless_tokens(tokenizer_json: str, rows: int) -> tuple[str, list[str]]:
+    """Returns the tokenizer without added tokens for which the model has no row, and their spellings. EmbeddingGemma and Qwen3-Embedding-4B have such tokens.
+    Their users' library fails for a text that spells one. Here such a spelling is split like any other word."""
+    content = json.loads(tokenizer_json)
+    vocabulary = content["model"].get("vocab") or []
+    own = set(vocabulary) if isinstance(vocabulary, dict) else {word for word, *_ in vocabulary}
+    beyond = [token["content"] for token in content["added_tokens"] if token["id"] >= rows and token["content"] not in own]
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in beyond]
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")), beyond
+
+
 def parse(tokenizer_json: str) -> Tokenizer:
     """Returns the tokenizer. Raises ExportError if it cannot be read, or has no token for unknown words."""
     try:

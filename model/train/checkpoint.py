@@ -12,8 +12,11 @@ import safetensors.torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model.export import architectures, checkpoints, sources, tokenizer_file
-from model.export.export import chosen_prompts, default_prompt_name, pooling, trained_window
+from model.export import checkpoints, reference, sources, tokenizer_file
+from model.export.export import (
+    chosen_prompts, default_prompt_name, find_architecture, pooling, readable, refuse_lost_layers, refuse_unknown_classes, trained_window, without_rowless_tokens,
+)  # fmt: skip
+from model.export.folder import Checkpoint, transformer_folder
 from model.train.errors import TrainError
 
 STRIDE_KEY = "longembed_position_stride"  # Key in the config.json of a folder whose position table this trainer has expanded.
@@ -27,11 +30,14 @@ class Original:
     config: dict
     tensors: dict[str, Tensor]
     tokenizer_json: str
+    special_tokens: dict[str, str]  # Keys of tokenizer_config.json, such as pad_token, and spellings.
     architecture: ModuleType
     window: int
     pooling: str
     prompts: dict[str, str]
     default_prompt_name: str | None
+    similarity_function: str | None
+    dimensions: list[int]  # Sizes to which Matryoshka vectors may be truncated.
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -43,7 +49,7 @@ def load(name: str) -> Original:
     source = sources.find(name)
     checkpoint = source.load()
     known = checkpoints.find(source.known_as)
-    architecture = architectures.find(checkpoint.config)
+    architecture = find_architecture(checkpoint)
     if architecture.FAMILY != "APE":
         raise TrainError(f"{name} has rotary positions; training starts from a checkpoint with a learned position table.")
     if STRIDE_KEY in checkpoint.config or known and known.position_stride > 1:
@@ -52,8 +58,10 @@ def load(name: str) -> Original:
     if checkpoint.dense or pooled_by not in ("MEAN", "CLS"):
         what = "Dense modules after pooling" if checkpoint.dense else f"the pooling {pooled_by}"
         raise TrainError(f"{name} has {what}, which training would lose; start from a checkpoint with one vector per text by mean or cls, without them.")
-    longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
-    tokenizer_json = tokenizer_file.strip(checkpoint.tokenizer)
+    with readable(checkpoint.config):
+        refuse_lost_layers(checkpoint.config, architecture.sizes(checkpoint.config, checkpoint.tensors))
+        longest = architecture.longest_position(checkpoint.config, checkpoint.tensors)
+    tokenizer_json, special_tokens = _tokenizer(checkpoint, architecture)
     prompts = chosen_prompts({}, known, checkpoint)
     return Original(
         # A checkpoint on the hub may change between two runs. Its label has the commit, once it has been loaded.
@@ -61,12 +69,26 @@ def load(name: str) -> Original:
         config=checkpoint.config,
         tensors=checkpoint.tensors,
         tokenizer_json=tokenizer_file.lower_cased(tokenizer_json) if checkpoint.lower_case else tokenizer_json,
+        special_tokens=special_tokens,
         architecture=architecture,
         window=trained_window({}, known, checkpoint, longest, 1),
         pooling=pooled_by,
         prompts=prompts,
         default_prompt_name=default_prompt_name({}, checkpoint, prompts),
+        similarity_function=checkpoint.similarity_function or (known.similarity_function if known else None),
+        dimensions=checkpoint.dimensions,
     )
+
+
+def _tokenizer(checkpoint: Checkpoint, architecture: ModuleType) -> tuple[str, dict[str, str]]:
+    """Returns the tokenizer as transformers makes it of all the tokenizer's files, and its special tokens."""
+    if not checkpoint.folder:
+        return tokenizer_file.strip(checkpoint.tokenizer), {}
+    theirs = reference.tokenizer(transformer_folder(checkpoint.folder))
+    refuse_unknown_classes(theirs, checkpoint, architecture)
+    tokenizer = tokenizer_file.parse(theirs["tokenizer"])
+    special = {f"{role}_token": tokenizer.id_to_token(id) for role, id in theirs["special_ids"].items() if id is not None}
+    return without_rowless_tokens(tokenizer_file.strip(theirs["tokenizer"]), checkpoint, architecture), special
 
 
 def full_config(original: Original) -> dict:
@@ -86,10 +108,14 @@ def write(folder: Path, original: Original, config: dict, tensors: dict[str, Ten
     is complete. Raises TrainError if a file cannot be written."""
     (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     modes = {"pooling_mode_mean_tokens": original.pooling == "MEAN", "pooling_mode_cls_token": original.pooling == "CLS"}
+    sentences = {"prompts": original.prompts, "default_prompt_name": original.default_prompt_name}
+    optional = {"similarity_fn_name": original.similarity_function, "matryoshka_dimensions": original.dimensions}
     files = {
         "1_Pooling/config.json": {"word_embedding_dimension": config["hidden_size"], **modes},
         "sentence_bert_config.json": {"max_seq_length": original.window},
-        "config_sentence_transformers.json": {"prompts": original.prompts, "default_prompt_name": original.default_prompt_name},
+        "config_sentence_transformers.json": {**sentences, **{key: value for key, value in optional.items() if value}},
+        # Without this class, transformers would build a tokenizer for the model type from the vocabulary: a BERT's lower-cases, whatever tokenizer.json says.
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", **original.special_tokens},
     }
     for name, content in files.items():
         _replace(folder / name, json.dumps(content, indent=1).encode())

@@ -1,5 +1,6 @@
 """Tests the command line on a tiny checkpoint: what it writes, what it refuses, and that it leaves nothing behind when it fails."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -195,6 +196,41 @@ def test_a_directory_with_other_things_is_left_alone(tiny, tmp_path, capsys):
     precious.write_text("chapter one")
     assert main([str(tiny), "--out", str(precious.parent)]) == 1
     assert "is not a model directory" in refusal(capsys) and precious.read_text() == "chapter one"
+
+
+def hub_cache(tiny, folder):
+    """Returns the snapshot of a checkpoint in the form of the hub's cache: links to blobs."""
+    snapshot, blobs = folder / "snapshots/0a1b2c", folder / "blobs"
+    for file in (file for file in tiny.rglob("*") if file.is_file()):
+        link, blob = snapshot / file.relative_to(tiny), blobs / hashlib.sha256(str(file).encode()).hexdigest()
+        for one in (link, blob):
+            one.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(file.read_bytes())
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    "cached, name, prompts",
+    [
+        ("models--intfloat--e5-base", "e5-base", {"query": "query: ", "passage": "passage: "}), ("models--someone--e5-base", "e5-base", {}),
+        ("models--gpt2", "gpt2", {}), ("something", "0a1b2c", {}),
+    ],
+)  # fmt: skip
+def test_a_folder_of_the_hub_s_cache_has_the_checkpoint_s_name(tiny, tmp_path, monkeypatch, cached, name, prompts):
+    """The folder's own name is a commit."""
+    entry = checkpoints.find("e5-base")
+    monkeypatch.setattr(checkpoints, "ALL", (dataclasses.replace(entry, trained_window=40),))
+    snapshot = hub_cache(tiny, tmp_path / cached)
+    assert main([str(snapshot), "--out", str(tmp_path / "out")]) == 0
+    content = manifest_of(tmp_path / "out")
+    assert (content["name"], content["prompts"]) == (name, prompts) and content["source"].startswith(f"directory:{name} sha256:")
+
+
+def test_the_root_of_the_hub_s_cache_is_refused_with_the_folder_in_it(tiny, tmp_path, capsys):
+    hub_cache(tiny, tmp_path / "models--intfloat--e5-base")
+    assert main([str(tmp_path / "models--intfloat--e5-base"), "--out", str(tmp_path / "out")]) == 1
+    assert "has no config.json; give a Hugging Face checkpoint's folder, such as snapshots/0a1b2c in it" in refusal(capsys)
 
 
 def test_an_unknown_name_is_refused(tmp_path, capsys):

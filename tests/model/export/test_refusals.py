@@ -335,6 +335,25 @@ def test_chat_templates_that_sentence_transformers_applies(refused, options):
     assert "chat template (modality_config.message)" in refused(change, "llama", options=options)
 
 
+def _without_modules(folder):
+    (folder / "modules.json").unlink()
+    edit(folder / "config.json", max_position_embeddings=64)
+
+
+@pytest.mark.parametrize(
+    "change, kind, options",
+    [
+        (settings(max_seq_length=64), "llama", []), (settings(max_seq_length=64), "llama", ["--pooling", "mean"]), (settings(max_seq_length=64), "nomic_bert", []),
+        # A sliding window of 32 tokens.
+        (config(max_position_embeddings=64), "mistral", []), (_without_modules, "mistral", []),
+    ],
+)  # fmt: skip
+def test_limits_beyond_the_positions_of_a_rotary_model(refused, change, kind, options):
+    """The users' library computes further positions. After a position table, it fails."""
+    line = refused(change, kind, options=options)
+    assert "users truncate at 64 tokens, but this export would truncate at 32; add --trained-window 32 if longer texts may get other vectors" in line
+
+
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "modules.json", "1_Pooling/config.json")
 
 
@@ -450,18 +469,46 @@ def test_tokenizers_that_split_at_random(refused):
     assert "splits words at random (model.dropout = 1e-06)" in refused(change)
 
 
-def test_tokenizers_that_cannot_be_loaded(refused):
-    assert "tokenizer" in refused(text("tokenizer.json", "{}"))
-    assert "do not belong together" in refused(lambda folder: edit(folder / "tokenizer_config.json", extra_special_tokens=[f"[more{i}]" for i in range(200)]), name="larger")
+def test_tokenizers_that_truncate_on_the_left(refused):
+    """transformers takes the side from this file if tokenizer_config.json does not say it."""
 
-
-def test_a_token_beyond_the_model_s_rows_in_a_vocabulary_with_gaps(refused):
     def change(folder):
         content = json.loads((folder / "tokenizer.json").read_text())
-        content["model"]["vocab"]["##rare"] = 300
+        content["truncation"]["direction"] = "Left"
         write(folder / "tokenizer.json", content)
 
-    assert "the tokenizer has 301 ids" in refused(change)
+    assert "checkpoint/tokenizer.json truncates texts on the left (truncation.direction)" in refused(change)
+
+
+def test_tokenizers_that_cannot_be_loaded(refused):
+    assert "tokenizer" in refused(text("tokenizer.json", "{}"))
+
+
+def _larger_vocabulary(content):
+    content["model"]["vocab"] |= {f"##more{i}": 192 + i for i in range(200)}
+
+
+def _gap_in_the_vocabulary(content):
+    content["model"]["vocab"]["##rare"] = 300
+
+
+def _added_token_of_the_vocabulary(content):
+    _gap_in_the_vocabulary(content)
+    content["added_tokens"].append({"id": 300, "content": "##rare", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True})
+
+
+def _end_of_text(content):
+    content["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [300]
+
+
+@pytest.mark.parametrize("change, ids", [(_larger_vocabulary, 392), (_gap_in_the_vocabulary, 301), (_added_token_of_the_vocabulary, 301), (_end_of_text, 301)])
+def test_a_tokenizer_with_ids_beyond_the_model_s_rows(refused, change, ids):
+    def edit_file(folder):
+        content = json.loads((folder / "tokenizer.json").read_text())
+        change(content)
+        write(folder / "tokenizer.json", content)
+
+    assert f"the tokenizer has {ids} ids, but the model has rows for 300; they do not belong together" in refused(edit_file)
 
 
 @pytest.mark.parametrize("content, words", [(LFS_POINTER, "vocab.txt is a git-LFS pointer"), ("a\nb\n", "cannot be used")])
@@ -492,6 +539,17 @@ def test_token_types_other_than_0(refused, with_modules):
 @pytest.mark.parametrize("key, size", [("vocab_size", 200), ("vocab_size", 301), ("max_position_embeddings", 20)])
 def test_tables_of_another_size(refused, key, size):
     assert "another size than config.json says (vocab_size, max_position_embeddings" in refused(config(**{key: size}))
+
+
+@pytest.mark.parametrize("kind", ["bert", "nomic_bert", "distilbert"])
+def test_a_pooling_that_no_file_says(refused, kind):
+    """nomic-embed-text takes the mean, but snowflake-arctic-embed-m-long and CodeRankEmbed, of the same network, the first token."""
+
+    def change(folder):
+        (folder / "modules.json").unlink()
+        (folder / "1_Pooling/config.json").unlink()
+
+    assert "does not say how it pools; add --pooling mean, cls or last" in refused(change, kind)
 
 
 def test_weights_of_another_configuration(refused):

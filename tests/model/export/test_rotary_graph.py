@@ -141,6 +141,9 @@ def test_a_decoder_appends_eos_where_it_is_asked_to(tmp_path):
     ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
     ("nomic_bert", {"activation_function": "gelu"}, "activation_function = 'gelu'"),
     ("nomic_bert", {"rotary_emb_fraction": 0.5}, "rotary_emb_fraction = 0.5"),
+    ("nomic_bert", {"norm_mlp": True}, "norm_mlp = True"),
+    ("nomic_bert", {"rotary_head_dim": True}, "rotary_head_dim = True"),
+    ("nomic_bert", {"num_experts": 8}, "num_experts = 8"),
     ("e5rope", {"rotary_value": True}, "rotary_value = True"),
     ("e5rope", {"embedding_size": 32}, "projects its word embeddings"),
 ])  # fmt: skip

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, processors
 from transformers import AutoModel, AutoTokenizer
 
-from model.export import check, directory, reference
+from model.export import check, checkpoints, directory, reference
 from model.export import folder as checkpoint_folder
 from model.export.__main__ import main
 
@@ -182,6 +182,22 @@ def test_the_command_line_outranks_the_limit(exported):
     assert (model.content["trained_window"], model.content["trained_window_source"]) == (30, "--trained-window")
 
 
+@pytest.mark.parametrize("file, key", [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")])
+def test_a_limit_below_the_table_s_window_is_kept(exported, monkeypatch, file, key):
+    """As in a copy of e5-small-v2 that was tuned on shorter texts and saved under the same name."""
+    monkeypatch.setattr(checkpoints, "ALL", (checkpoints.Known("owner/checkpoint", 30, "MEAN", "MIT"),))
+    folder, model, _ = exported(_limit(file, **{key: 20}))
+    assert (model.content["trained_window"], model.content["trained_window_source"]) == (20, f"{key} of {file}")
+    assert_right(folder, model, limit=20)
+
+
+def test_the_table_s_window_outranks_a_longer_limit(exported, monkeypatch):
+    monkeypatch.setattr(checkpoints, "ALL", (checkpoints.Known("owner/checkpoint", 20, "MEAN", "MIT"),))
+    folder, model, _ = exported(_limit("sentence_bert_config.json", max_seq_length=30))
+    assert (model.content["trained_window"], model.content["trained_window_source"]) == (20, "the table of known checkpoints")
+    assert_right(folder, model, limit=20)
+
+
 def test_sizes_that_only_distilbert_reads_are_ignored_elsewhere(exported):
     """A ColBERT's config, for example, may name the size of its vectors `dim`."""
     folder, model, _ = exported(lambda folder: edit(folder / "config.json", dim=128, hidden_dim=7, n_layers=9))
@@ -235,6 +251,30 @@ def _vocabulary_alone(folder):
 def test_the_tokenizer_is_the_one_that_transformers_makes_of_all_its_files(exported, change):
     folder, model, _ = exported(change)
     assert_right(folder, model)
+
+
+def _rowless(*spellings):
+    """Fills the vocabulary to the model's 300 rows, and adds tokens beyond them, as EmbeddingGemma (special) and Qwen3-Embedding-4B (not special) have them."""
+
+    def change(folder):
+        content = json.loads((folder / "tokenizer.json").read_text())
+        vocabulary = content["model"]["vocab"]
+        vocabulary |= {f"##filler{i}": i for i in range(len(vocabulary), 300)}
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        content["added_tokens"] += [{"id": 300 + i, "content": word, "special": i == 0, **flags} for i, word in enumerate(spellings)]
+        write(folder / "tokenizer.json", content)
+
+    return change
+
+
+@pytest.mark.parametrize("spellings", [["<image_soft_token>"], [f"<tool{i}>" for i in range(12)]])
+def test_tokens_without_a_row_are_left_out_of_the_tokenizer(exported, spellings):
+    """The users' library fails for a text that spells one."""
+    folder, model, said = exported(_rowless(*spellings))
+    assert_right(folder, model)
+    assert f"left out of the tokenizer, because the model has no row for them: {', '.join(spellings[:8])}" in said
+    assert len(users_tokenizer(folder)) == 300 + len(spellings) and max(model.tokenizer.get_vocab().values()) == 299
+    assert max(model.ids(directory.Sample(" ".join(spellings)))) < 300
 
 
 def _do_lower_case(*parts):

@@ -145,3 +145,16 @@ def test_token_vectors_are_not_checked_layer_by_layer(tmp_path, capsys, monkeypa
     monkeypatch.setattr(layered_check, "available_memory", lambda: 0)
     export(folder, tmp_path / "out")
     assert "token vectors: " in capsys.readouterr().err
+
+
+def test_documents_longer_than_the_positions_of_a_rotary_model_are_refused(tmp_path, capsys):
+    folder = save_native(tmp_path / "colbert", kind="nomic_bert", document_length=64)
+    line = refused(folder, tmp_path / "out", capsys).splitlines()[-1]
+    assert "users truncate at 64 tokens, but this export would truncate at 32" in line
+
+
+@pytest.mark.parametrize("role, limit", [("query", QUERY_LENGTH), ("document", DOCUMENT_LENGTH)])
+def test_markers_that_leave_no_room_are_refused(role, limit, tmp_path, capsys):
+    """The vocabulary lacks this marker, so that each of its letters is a token."""
+    folder = save_pylate(tmp_path / "colbert", **{f"{role}_prefix": "[AMarkerThatNoTokenStandsFor] "})
+    assert f"the prompt '{role}' takes 31 of {limit} tokens and leaves no room for a text" in refused(folder, tmp_path / "out", capsys).splitlines()[-1]

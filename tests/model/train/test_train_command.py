@@ -10,8 +10,12 @@ import safetensors.torch
 import torch
 from tokenizers import Tokenizer
 from train_cases import prose, tiny
+from transformers import AutoTokenizer
 
 from model.export import checkpoints, sources
+from model.export.__main__ import main as export
+from model.export.directory import Directory, Sample
+from model.export.errors import ExportError
 from model.train import checkpoint, recipes
 from model.train.__main__ import main
 from model.train.errors import TrainError
@@ -73,6 +77,56 @@ def test_the_result_lower_cases_as_the_checkpoint_does(texts, tmp_path):
     assert main(["positions", str(folder), "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]) == 0
     written = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
     assert written.encode("ABC").ids == written.encode("abc").ids
+
+
+NAMES = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+
+@pytest.mark.parametrize(
+    "normalizer, config",
+    [
+        ({"lowercase": False}, {"do_lower_case": False}), ({"lowercase": False}, {"tokenizer_class": "PreTrainedTokenizerFast"}),
+        ({"lowercase": False}, {"do_lower_case": True}), ({"lowercase": True}, {"do_lower_case": False}), (None, {"do_lower_case": False}),
+    ],
+)  # fmt: skip
+def test_the_result_has_the_tokenizer_of_all_the_checkpoint_s_files(normalizer, config, texts, tmp_path):
+    """The oracle is transformers on the checkpoint's folder. None: tokenizer.json has no post-processor."""
+    folder = tiny(tmp_path / "tiny")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["normalizer"] |= normalizer or {}
+    (folder / "tokenizer.json").write_text(json.dumps({**content, **({} if normalizer else {"post_processor": None})}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **NAMES, **config}))
+    assert main(["positions", str(folder), "--out", str(tmp_path / "tuned"), "--texts", str(texts), "--steps", "1", "--stride", "4"]) == 0
+    assert export([str(tmp_path / "tuned"), "--out", str(tmp_path / "model"), "--position-stride", "4"]) == 0
+    users, model = AutoTokenizer.from_pretrained(folder), Directory(tmp_path / "model")
+    tuned = AutoTokenizer.from_pretrained(tmp_path / "tuned")
+    for text in ("The Quick brown FOX", "\u00c9 \u00e9", "\u4e2d\u6587 b"):
+        ids = users(text)["input_ids"]
+        assert checkpoint.load(str(folder)).tokenizer.encode(text).ids == tuned(text)["input_ids"] == model.ids(Sample(text)) == ids, text
+    assert tuned.pad_token == "[PAD]"
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"quantization_config": {"quant_method": "fp8"}}, "the checkpoint is quantized"), ({"auto_map": {"AutoModel": "modeling.Mine"}}, "own modeling code"),
+        ({"architectures": ["MyBert"]}, "written by MyBert"), ({"num_hidden_layers": 2}, "num_hidden_layers = 2"), ({"num_attention_heads": 5}, "does not divide"),
+    ],
+)  # fmt: skip
+def test_checkpoints_that_the_exporter_refuses_are_not_trained(change, says, tmp_path):
+    folder = tiny(tmp_path / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ExportError, match=says):
+        checkpoint.load(str(folder))
+
+
+def test_the_result_keeps_the_similarity_and_the_dimensions(texts, tmp_path):
+    folder = tiny(tmp_path / "tiny")
+    settings = {"prompts": {"query": "q: "}, "default_prompt_name": None, "similarity_fn_name": "dot", "matryoshka_dimensions": [16, 32]}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    assert main(["positions", str(folder), "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]) == 0
+    assert json.loads((tmp_path / "out/config_sentence_transformers.json").read_text()) == settings
 
 
 def test_the_result_has_the_prompts_that_the_exporter_takes(texts, tmp_path, monkeypatch):
