@@ -238,7 +238,7 @@ void WriteResult(const nlohmann::json& id, const v1::EmbedResult& result, const 
   }
   const v1::Method::Kind kind = result.sequences_size() > 0 ? result.sequences(0).method().kind() : v1::Method::PLAIN;
   out << ",\"method\":\"" << v1::Method::Kind_Name(kind) << "\"";
-  if (!recipe.empty()) out << ",\"recipe\":\"" << recipe << "\"";
+  if (!recipe.empty()) out << ",\"recipe\":" << nlohmann::json(recipe).dump();
   out << "}\n";
 }
 
