@@ -152,7 +152,7 @@ TEST_F(EmbedStreamTest, ErrorsOfTheStreamItselfEndIt) {
   ids.set_id("a");
   ids.mutable_input()->mutable_token_ids()->add_ids(11);
   ids.set_more_parts(true);
-  fails_with({ids}, "parts hold text");
+  fails_with({ids}, "parts must be text");
 }
 
 TEST_F(EmbedStreamTest, RangesGoWithTheLastPart) {

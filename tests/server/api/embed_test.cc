@@ -108,7 +108,7 @@ INSTANTIATE_TEST_SUITE_P(
                    [](auto& r) {
                      for (int i = 0; i < 4; ++i) r.add_inputs()->set_text("a");
                    },
-                   grpc::INVALID_ARGUMENT, "inputs", "has 5 entries; the limit is 4"},
+                   grpc::INVALID_ARGUMENT, "inputs", "has 5 entries; the limit per call is 4"},
         BadRequest{"NoContent", [](auto& r) { r.add_inputs(); }, grpc::INVALID_ARGUMENT, "inputs[1]", "neither"},
         BadRequest{"Empty", [](auto& r) { r.mutable_inputs(0)->set_text(""); }, grpc::INVALID_ARGUMENT, "inputs[0]",
                    "empty"},
@@ -225,7 +225,7 @@ INSTANTIATE_TEST_SUITE_P(
                      r.mutable_options()->mutable_spans()->mutable_sentences();
                      r.mutable_inputs(0)->mutable_token_ids()->add_ids(20);
                    },
-                   grpc::INVALID_ARGUMENT, "inputs[0].token_ids", "give text"},
+                   grpc::INVALID_ARGUMENT, "inputs[0].token_ids", "send text"},
         BadRequest{"Extension",
                    [](auto& r) {
                      r.mutable_options()->mutable_extension()->mutable_grouped()->set_factor(0);

@@ -100,7 +100,7 @@ TEST(ExtensionConverterTest, EveryBadExtensionIsRefusedByName) {
            // Bad windows.
            Bad{R"({"windows": {"tokens": 0}})", kApe, "windows.tokens", "is 0"},
            Bad{R"({"windows": {"tokens": 2}})", kApe, "windows.tokens", "must be at least 3"},
-           Bad{R"({"windows": {"tokens": 17}})", kApe, "windows.tokens", "takes at most 16"},
+           Bad{R"({"windows": {"tokens": 17}})", kApe, "windows.tokens", "may have at most 16"},
            Bad{R"({"windows": {"tokens": 33}, "grouped": {"factor": 2}})", kApe, "windows.tokens", "at most 32"},
            Bad{R"({"windows": {"tokens": 4294967295}, "recurrent": {}})", kApe, "windows.tokens", "is 4294967295"},
            Bad{R"({"windows": {"tokens": 50}, "self_extend": {"group": 3, "neighbor_window": 8}})", kRope,

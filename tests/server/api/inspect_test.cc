@@ -53,7 +53,7 @@ TEST_F(ServiceTest, TokenizesOnlySoMuchInACall) {
   const grpc::Status status = stub_->Tokenize(&context, request, &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(),
-              HasSubstr("texts[1]: has 60 tokens or more; the server's limit for a call leaves 38"));
+              HasSubstr("texts[1]: has 60 tokens or more; the server's limit per call leaves 38"));
 }
 
 // A refusal that names no model would count under a series that begins with it, which rate() does not see.
