@@ -458,7 +458,7 @@ def test_a_streamed_answer_that_is_too_large_fails_alone(tmp_path, pb):
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         answers = {answer.id: answer.result for answer in stubs.EmbeddingServiceStub(channel).EmbedStream(iter(requests), timeout=60)}
     assert running.stop() == 0
-    assert "the limit of an answer is 1048576" in answers.pop("large").error.message
+    assert "the limit per answer is 1048576" in answers.pop("large").error.message
     assert [len(answer.embeddings) for answer in answers.values()] == [1, 1]
 
 
