@@ -75,7 +75,7 @@ ARG VERSION=0.1.0
 # The commit.
 ARG REVISION=""
 LABEL org.opencontainers.image.title="longembed-server" \
-      org.opencontainers.image.description="Text embeddings over gRPC and HTTP; each request chooses how to embed a text longer than the model's context" \
+      org.opencontainers.image.description="Text embeddings over gRPC and HTTP; each request chooses how to embed a text longer than the context of a model" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
