@@ -35,12 +35,13 @@ bool Hold(void* context, size_t bytes) noexcept {
 
 void CollectTokens(void* context, const int32_t* ids, const uint32_t* begins, const uint32_t* ends,
                    size_t count) noexcept {
-  auto& [hold, held, tokens, out_of_memory] = *static_cast<Collected*>(context);
+  auto& collected = *static_cast<Collected*>(context);
+  TokenizedText& tokens = collected.tokens;
   try {
     tokens.ids.assign(ids, ids + count);
     tokens.ranges.reserve(count);
   } catch (const std::bad_alloc&) {
-    out_of_memory = true;
+    collected.out_of_memory = true;
     return;
   }
   for (size_t i = 0; i < count; ++i) tokens.ranges.push_back({begins[i], ends[i]});

@@ -67,14 +67,17 @@ std::unique_ptr<Charge> Charge::ForSameClient() const { return ledger_.BeginMess
 absl::Status Ledger::CheckRoom(const std::string& client, bool exempt, const Charge* charge, int64_t more) const {
   if (exempt && FitsExemption(client, more)) return absl::OkStatus();
   const int64_t own = charge == nullptr ? 0 : BeyondFixedCosts(charge->held_);
-  const bool alone = charge == nullptr ? bytes_ == 0 : BeyondFixedCosts(held_) == own;
-  if (!alone && bytes_ + more > max_bytes_) return TooManyPendingBytes(bytes_, max_bytes_, kRetry);
+  // Fixed costs leave a message alone. A call that begins adds to them, so they count for it.
+  const auto alone = [&](int64_t bytes, int64_t fixed) {
+    return charge == nullptr ? bytes == 0 : bytes - fixed == own;
+  };
+  const int64_t fixed = held_[static_cast<int>(Memory::kCalls)];
+  if (!alone(bytes_, fixed) && bytes_ + more > max_bytes_) return TooManyPendingBytes(bytes_, max_bytes_, kRetry);
   const auto found = clients_.find(client);
-  const Client of = found == clients_.end() ? Client{} : found->second;
-  const int64_t of_client = of.bytes;
-  const bool client_alone = charge == nullptr ? of_client == 0 : of_client - of.calls * kCallBytes == own;
-  if (!client_alone && ExceedsFairShare(of_client + more, std::max<int64_t>(0, max_bytes_ - bytes_ - more))) {
-    return TooManyPendingBytesOfClient(of_client, max_bytes_, kRetry);
+  const Client of_client = found == clients_.end() ? Client{} : found->second;
+  if (!alone(of_client.bytes, of_client.calls * kCallBytes) &&
+      ExceedsFairShare(of_client.bytes + more, std::max<int64_t>(0, max_bytes_ - bytes_ - more))) {
+    return TooManyPendingBytesOfClient(of_client.bytes, max_bytes_, kRetry);
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
@@ -32,6 +33,12 @@ std::unique_ptr<Charge> Held(Ledger& ledger, const std::string& client, int64_t 
   std::unique_ptr<Charge> charge = ledger.BeginMessage(client);
   EXPECT_TRUE(charge->Hold(Memory::kRequests, bytes).ok());
   return charge;
+}
+
+std::vector<std::unique_ptr<Charge>> Calls(Ledger& ledger, std::initializer_list<const char*> clients) {
+  std::vector<std::unique_ptr<Charge>> calls;
+  for (const char* client : clients) calls.push_back(*ledger.BeginCall(client, 0));
+  return calls;
 }
 
 TEST(LedgerTest, BytesAreBoundedAndReleased) {
@@ -78,8 +85,7 @@ TEST(LedgerTest, AClientThatHoldsAllMayHoldMore) {
 // it from being alone.
 TEST(LedgerTest, FixedCostsOfCallsLeaveAMessageAlone) {
   Ledger ledger(10 * kCall);
-  std::vector<std::unique_ptr<Charge>> calls;
-  for (const char* client : {"a", "a", "b"}) calls.push_back(*ledger.BeginCall(client, 0));
+  const auto calls = Calls(ledger, {"a", "a", "b"});
   const auto message = ledger.BeginMessage("a");
   EXPECT_TRUE(message->Hold(Memory::kRequests, 20 * kCall).ok());
   EXPECT_TRUE(message->Hold(Memory::kPlans, 20 * kCall).ok());
@@ -91,8 +97,7 @@ TEST(LedgerTest, FixedCostsOfCallsLeaveAMessageAlone) {
 // Idle calls alone reach the limit, too.
 TEST(LedgerTest, FixedCostsOfCallsAreBounded) {
   Ledger ledger(3 * kCall);
-  std::vector<std::unique_ptr<Charge>> calls;
-  for (const char* client : {"a", "b", "c"}) calls.push_back(*ledger.BeginCall(client, 0));
+  const auto calls = Calls(ledger, {"a", "b", "c"});
   ExpectLedgerRefuses(ledger.BeginCall("d", 0).status(), "PENDING_BYTES", "pending_bytes");
 }
 
