@@ -28,9 +28,10 @@ class Counter {
 pytestmark = pytest.mark.skipif(CLANG is None, reason="clang++-19 is not installed")
 
 
-def findings(folder: Path, source: str) -> str:
-    (folder / "counter.cc").write_text(source)
-    return thread_safety.check({"command": f"c++ -std=c++20 -I{thread_safety.ROOT} -c counter.cc -o counter.o", "directory": folder}, CLANG)
+def findings(folder: Path, source: str, *others: Path) -> str:
+    file = folder / "counter.cc"
+    file.write_text(source)
+    return thread_safety.check(thread_safety.Group([file, *others], ["-std=c++20", f"-I{thread_safety.ROOT}"], folder), CLANG)
 
 
 def test_an_access_without_the_lock_is_found(tmp_path):
@@ -44,11 +45,25 @@ def test_a_wait_without_the_lock_is_found(tmp_path):
     assert findings(tmp_path, COUNTER % (wait % "ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_)")) == ""
 
 
-def test_units_of_a_build(tmp_path):
-    (tmp_path / "unity_0_cxx.cxx").write_text(f'#include "{thread_safety.ROOT}/server/admission/ledger.cc"\n')
+def test_files_that_repeat_a_name_are_no_finding(tmp_path):
+    held = COUNTER % "const longembed::MutexLock lock(mutex_);"
+    other = tmp_path / "other.cc"
+    other.write_text(held)
+    assert findings(tmp_path, held, other) == ""
+    assert "requires holding mutex 'mutex_'" in findings(tmp_path, COUNTER % "", other)
+
+
+def test_files_of_a_build(tmp_path):
+    ledger, admission = (thread_safety.ROOT / f"server/admission/{name}.cc" for name in ("ledger", "admission"))
+    (tmp_path / "unity_0_cxx.cxx").write_text(f'#include "{ledger}"\n#include "{tmp_path}/other.cc"\n')
     (tmp_path / "other.cc").write_text("int a;\n")
-    (tmp_path / "compile_commands.json").write_text(json.dumps([{"file": str(tmp_path / "unity_0_cxx.cxx")}, {"file": str(tmp_path / "other.cc")}, {"file": "gone.cc"}]))
-    assert [Path(entry["file"]).name for entry in thread_safety.units(tmp_path)] == ["unity_0_cxx.cxx"]
+    compiled = {tmp_path / "unity_0_cxx.cxx": "-DA", admission: "-DB", thread_safety.ROOT / "server/rpc/health.cc": "-DA -Ielsewhere", tmp_path / "other.cc": "", "gone.cc": ""}
+    (tmp_path / "compile_commands.json").write_text(
+        json.dumps([{"file": str(file), "directory": "build", "command": f"c++ {flags} -o a.o -c {file}"} for file, flags in compiled.items()])
+    )
+    together, alone = thread_safety.groups(tmp_path)
+    assert (together.sources, together.flags, together.directory) == ([ledger, admission], ["-DA", "-DB"], "build")
+    assert (alone.sources, alone.flags) == ([thread_safety.ROOT / "server/rpc/health.cc"], ["-Ielsewhere", "-DA"])
 
 
 @pytest.mark.skipif(not (BUILD / "compile_commands.json").exists(), reason="the release build is not configured")
