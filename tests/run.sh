@@ -103,8 +103,8 @@ run_release_suites() {
   begin_pytest operations tests/operations "${timeless[@]/#/--deselect=}"
   finish operations
   wait "${started[fuzz-build]}" || true
-  say "fuzzing, 20 seconds a target"
-  run fuzz "$root/tests/fuzz/run.sh" --seconds 20 --jobs 2 --report "$reports/fuzz.xml"
+  say "fuzzing, 10 seconds a target"
+  run fuzz "$root/tests/fuzz/run.sh" --seconds 10 --jobs 2 --report "$reports/fuzz.xml"
 }
 
 # The kernels for Arm are cross-compiled and run in an emulator (tests/arm64), if the package sources have the tools.

@@ -1,6 +1,7 @@
 """Tests precisions and engines through the server: their errors, and that the answer names what was used."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -16,16 +17,16 @@ TEXTS = ["how long is the Nile?", "The Nile is about 6,650 km long.", "a " * 300
 
 @pytest.fixture(scope="module")
 def embed(tmp_path_factory):
-    """Returns a function embed(model options) -> (vectors, model, recipe). The inputs include a text of 1,000 tokens with interpolated positions."""
+    """Returns a function embed(model options) -> (vectors, model, recipe). The last of the default texts has 1,000 tokens, and interpolated positions."""
     pb, pb_grpc = generate_client(tmp_path_factory.mktemp("client"))
 
-    def run(model_options: str, name: str = MODEL, config: str = ""):
+    def run(model_options: str, name: str = MODEL, config: str = "", texts: Sequence[str] = (*TEXTS, "far " * 1000)):
         folder = tmp_path_factory.mktemp("server")
         server = start_server(folder, [name], config, model_options=model_options)
         try:
             with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
                 stub = pb_grpc.EmbeddingServiceStub(channel)
-                request = pb.EmbedRequest(inputs=[pb.Input(text=text) for text in [*TEXTS, "far " * 1000]])
+                request = pb.EmbedRequest(inputs=[pb.Input(text=text) for text in texts])
                 request.options.extension.interpolation.SetInParent()
                 response = stub.Embed(request, timeout=120)
                 model = stub.GetModel(pb.GetModelRequest())
@@ -80,9 +81,9 @@ def test_narrow_precisions(embed, reference, precision, least, mean):
 @pytest.mark.parametrize("name", ["e5-small-rope", "SmolLM2-135M-Instruct"])
 def test_rotary_models_in_bf16(embed, name):
     needs_native()
-    expected, model, _ = embed("", name)
+    expected, model, _ = embed("", name, texts=TEXTS)
     assert model.engine == "native"
-    vectors, _, _ = embed("precision: bf16", name)
+    vectors, _, _ = embed("precision: bf16", name, texts=TEXTS)
     assert (vectors * expected).sum(axis=1).min() >= 0.999
 
 

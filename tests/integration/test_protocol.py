@@ -131,7 +131,7 @@ def embedded_inputs(server) -> float:
 
 def test_a_call_that_is_late_in_a_long_queue_never_reaches_the_model(server, stub, pb):
     before = embedded_inputs(server)
-    crowd = pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 16)
+    crowd = pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 8)
     waiting = [stub.Embed.future(crowd) for _ in range(3)]
     time.sleep(0.3)
     with pytest.raises(grpc.RpcError) as error:
@@ -140,7 +140,7 @@ def test_a_call_that_is_late_in_a_long_queue_never_reaches_the_model(server, stu
     assert error.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
     for future in waiting:
         future.result(timeout=300)
-    assert embedded_inputs(server) - before == 48
+    assert embedded_inputs(server) - before == 24
 
 
 def test_cancelled_calls_leave_the_queue(server, stub, pb):
@@ -277,7 +277,7 @@ def test_many_clients_at_once(server, pb):
 
 
 def test_embed_stream_answers_what_embed_does(stub, pb):
-    texts = {f"id {i}": f"text number {i} of a corpus, " * (1 + i % 40) for i in range(120)}
+    texts = {f"id {i}": f"text number {i} of a corpus, " * (1 + i % 20) for i in range(60)}
     options = pb[0].EmbedOptions(prompt_name="passage", truncate=pb[0].EmbedOptions.END)
 
     def messages():
@@ -301,7 +301,7 @@ def test_a_stream_ends_with_unavailable_when_the_server_drains(tmp_path, pb):
         more = threading.Event()
 
         def messages():
-            for i in range(40):
+            for i in range(16):
                 yield pb[0].EmbedStreamRequest(id=str(i), input=pb[0].Input(text=LONG))
             more.wait(60)  # The stream stays open, with nothing to do.
 

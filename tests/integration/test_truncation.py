@@ -99,16 +99,16 @@ def joined(seams: list[str], words: list[str], count: int, seed: int) -> str:
 
 
 TEXTS = {
-    "words": joined([" "], WORDS, 60_000, 1),
-    "every seam": joined([" "] * 20 + ["  ", "\n", " \n", "\t", "\u00a0", "\u3000", "\r\n", ""], WORDS, 60_000, 2),
-    "runs of blanks": joined([" " * 50, "\n" * 30, " \t" * 9, " "], WORDS, 20_000, 3),
-    "ideographs": joined([""] * 30 + ["，", "。"], list("東京中文字符的一是不了人我在有他"), 150_000, 4),
-    "cyrillic": joined([" "], "привет мир Москва один два".split(), 60_000, 5),
-    "emoji": joined(["", " "], ["😀", "👨‍👩‍👧", "a"], 60_000, 6),
-    "no blanks": joined([""], ["the", "river", "a", "mills"], 60_000, 7),
+    "words": joined([" "], WORDS, 30_000, 1),
+    "every seam": joined([" "] * 20 + ["  ", "\n", " \n", "\t", "\u00a0", "\u3000", "\r\n", ""], WORDS, 30_000, 2),
+    "runs of blanks": joined([" " * 50, "\n" * 30, " \t" * 9, " "], WORDS, 10_000, 3),
+    "ideographs": joined([""] * 30 + ["，", "。"], list("東京中文字符的一是不了人我在有他"), 75_000, 4),
+    "cyrillic": joined([" "], "привет мир Москва один два".split(), 30_000, 5),
+    "emoji": joined(["", " "], ["😀", "👨‍👩‍👧", "a"], 30_000, 6),
+    "no blanks": joined([""], ["the", "river", "a", "mills"], 45_000, 7),
     "long words": joined([" "], ["x" * 3000, "the", "river"], 300, 8),
-    "a long word first": "y" * 100_000 + joined([" "], WORDS, 60_000, 9),
-    "a long word last": joined([" "], WORDS, 60_000, 10) + "z" * 100_000,
+    "a long word first": "y" * 100_000 + joined([" "], WORDS, 30_000, 9),
+    "a long word last": joined([" "], WORDS, 30_000, 10) + "z" * 100_000,
     "short": "the river",
 }
 

@@ -39,6 +39,14 @@ def address(server) -> str:
 
 
 @pytest.fixture(scope="session")
+def example_address(tmp_path_factory) -> str:
+    """Starts a server for the documentation's examples. They embed 150,000 tokens, which takes half as long in int8."""
+    running = start_server(tmp_path_factory.mktemp("python-client-examples"), ["e5-small-v2"], model_options="precision: int8")
+    yield f"127.0.0.1:{running.port}"
+    assert running.stop() == 0
+
+
+@pytest.fixture(scope="session")
 def keyed_address(tmp_path_factory) -> str:
     """Starts a server that requires the API key "correct-key"."""
     folder = tmp_path_factory.mktemp("python-client-keys")

@@ -18,12 +18,12 @@ EXAMPLES = ROOT / "client/python/examples"
 
 
 @pytest.fixture
-def run(address, long_text, tmp_path):
+def run(example_address, long_text, tmp_path):
     """Returns a function run(name, *arguments) that returns the lines of an example's output. Uses long_text, which skips the test if the licenses
     are not on this machine."""
 
     def run_example(name: str, *arguments: str) -> list[str]:
-        environment = {**os.environ, "LONGEMBED_SERVER": address}
+        environment = {**os.environ, "LONGEMBED_SERVER": example_address}
         ended = subprocess.run(
             [sys.executable, EXAMPLES / name, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
         )
@@ -62,11 +62,11 @@ def test_streaming_and_what_a_second_run_leaves_out(run, tmp_path):
     assert sorted(json.loads(line)["id"] for line in out.read_text().splitlines()) == sorted(line["id"] for line in written)
 
 
-def test_streaming_adds_no_vectors_of_another_recipe(address, long_text, tmp_path):
+def test_streaming_adds_no_vectors_of_another_recipe(example_address, long_text, tmp_path):
     """Between two runs, the server may get another model under the same name."""
     out = tmp_path / "vectors.jsonl"
     out.write_text(json.dumps({"id": "Artistic:0", "recipe": "another", "vector": [1.0] * 384}) + "\n")
-    environment = {**os.environ, "LONGEMBED_SERVER": address}
+    environment = {**os.environ, "LONGEMBED_SERVER": example_address}
     ended = subprocess.run([sys.executable, EXAMPLES / "streaming.py", out], env=environment, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 1 and "has vectors of recipe another" in ended.stderr
     assert len(out.read_text().splitlines()) == 1

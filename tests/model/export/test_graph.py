@@ -139,14 +139,14 @@ graph = torch.jit.script(bert.build(model.config.to_dict(), model.state_dict()))
 with torch.inference_mode():
     check.encode(graph, [[5] * 16], "MEAN")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    check.encode(graph, [[5] * 16384], "MEAN")
+    check.encode(graph, [[5] * 8192], "MEAN")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-def test_16384_tokens_of_one_sequence_fit_in_512_mib():
-    """One layer with the size of e5-small's is enough, because layers reuse each other's memory. A matrix of scores alone would take 12 GiB."""
+def test_8192_tokens_of_one_sequence_fit_in_256_mib():
+    """One layer with the size of e5-small's is enough, because layers reuse each other's memory. A matrix of scores alone would take 3 GiB."""
     done = subprocess.run([sys.executable, "-c", LONG_SEQUENCE, str(REPOSITORY)], capture_output=True, text=True, check=True)
     grown_mib = int(done.stdout) / 1024
     print(f"grew by {grown_mib:.0f} MiB")
-    assert grown_mib < 512
+    assert grown_mib < 256
