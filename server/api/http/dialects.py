@@ -47,8 +47,9 @@ def inputs(description: str) -> dict:
     return {"description": description, "anyOf": [TEXT, items(TEXT), TOKEN_IDS, items(TOKEN_IDS)]}
 
 
-def dimensions() -> dict:
-    return count("Keep this many leading components, before normalization. Absent: all. Refused if the model is not trained for this number.", minimum=1)
+def dimensions(any_number: bool = False) -> dict:
+    refused = "" if any_number else " Refused if the model is not trained for this number, unless force_dimensions is set."
+    return count(f"Keep this many leading components, before normalization. Absent: all.{refused}", minimum=1)
 
 
 def failure(message: str, more: dict, description: str) -> dict:
@@ -79,9 +80,9 @@ REQUESTS = {
             "inputs": inputs("A text, several texts, one text's token ids, or those of several."),
             "truncate": flag("Cut inputs that have more tokens than the model accepts, instead of refusing them.", False),
             "truncation_direction": choice("Which end is cut away.", ["Right", "Left", "right", "left"], default="Right"),
-            "prompt_name": text("The name of a prompt of the model. Default: the server's tei.default_prompt."),
+            "prompt_name": text("The name of a prompt of the model. Default: the server's tei.default_prompt, else the model's default prompt."),
             "normalize": flag("Scale vectors to Euclidean length 1.", True),
-            "dimensions": dimensions(),
+            "dimensions": dimensions(any_number=True),
         },
         "options": ["extension", "max_tokens", "priority"],
     },
@@ -131,7 +132,7 @@ REQUESTS = {
             ),
             "truncate": choice("Which end of an input with too many tokens is cut away; NONE refuses it.", ["NONE", "START", "END"], default="END"),
             "output_dimension": dimensions(),
-            "max_tokens": count("The most tokens of an input, special tokens and prompt included. Absent: no limit other than the capacity.", minimum=1),
+            "max_tokens": count("Maximum number of tokens of an input, special tokens and prompt included. Absent: no limit other than the capacity.", minimum=1),
             "priority": {
                 "description": "0 is INTERACTIVE. From 1 on it is BULK, which runs only while no interactive work waits.",
                 "anyOf": [{"type": "integer", "minimum": 0, "maximum": 999}, {"type": "string", "enum": ["INTERACTIVE", "BULK"]}],
@@ -182,10 +183,10 @@ ANSWERS = {
         "model_dtype": text("Such as float32."),
         "model_type": record({"embedding": record({"pooling": choice("", ["cls", "last_token", "mean", "splade"])})}),
         "max_concurrent_requests": {"type": "null"},
-        "max_input_length": count("The most tokens of an input."),
+        "max_input_length": count("Maximum number of tokens of an input."),
         "max_batch_tokens": count(),
         "max_batch_requests": {"type": ["integer", "null"]},
-        "max_client_batch_size": count("The most inputs of a request."),
+        "max_client_batch_size": count("Maximum number of inputs of a request."),
         "auto_truncate": {"const": False},
         "tokenization_workers": count(),
         "version": text("The version of the server."),
