@@ -65,10 +65,11 @@ void AddConnection(CLI::App& command, Raw& raw, double timeout_seconds = kTimeou
       .add_option("--root-certificates", raw.root_certificates_file,
                   "PEM file with the authorities to trust; implies --tls")
       ->type_name(kFile);
-  auto* certificate = command
-                          .add_option("--client-certificate", raw.client_certificate_file,
-                                      "PEM file with this client's certificate, for servers that require one")
-                          ->type_name(kFile);
+  auto* certificate =
+      command
+          .add_option("--client-certificate", raw.client_certificate_file,
+                      "PEM file with this client's certificate, for servers that require one; implies --tls")
+          ->type_name(kFile);
   auto* key = command.add_option("--client-key", raw.client_key_file, "PEM file with the key of that certificate")
                   ->type_name(kFile);
   certificate->needs(key);

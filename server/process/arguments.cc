@@ -147,7 +147,7 @@ ProgramDescription DescribeServer(const std::string& version) {
            {"0: the server drained after a signal; with --check-config, nothing wrong was found.",
             "1: something that the config names cannot be used (an address, a certificate, a model), or "
             "the server failed.",
-            "2: the arguments or the config itself are wrong."}},
+            "2: the arguments, the config itself or an environment variable are wrong."}},
           {"ENVIRONMENT",
            {"LONGEMBED__KEY sets a key of the config and takes precedence over the file: LONGEMBED__LISTEN is listen, "
             "LONGEMBED__LIMITS__MAX_QUEUE_WAIT is limits.max_queue_wait. Models and profiles are set in "
