@@ -125,7 +125,7 @@ std::string ZshScript(const ProgramDescription& program) {
 absl::StatusOr<std::string> CompletionScript(const ProgramDescription& program, const std::string& shell) {
   if (shell == "bash") return BashScript(program);
   if (shell == "zsh") return ZshScript(program);
-  return absl::InvalidArgumentError(absl::StrCat("no completion for the shell \"", shell, "\"; there is bash and zsh"));
+  return absl::InvalidArgumentError(absl::StrCat("no completion for the shell \"", shell, "\"; use bash or zsh"));
 }
 
 }  // namespace longembed

@@ -52,7 +52,7 @@ absl::Status LoadModels(const ServerConfig& config, Devices& devices, Metrics& m
   return absl::OkStatus();
 }
 
-// Watches files, models and streams until a signal ends the process. Returns the signal.
+// Watches files, models and streams until a signal asks the process to end. Returns the signal.
 int AwaitStop(ProcessSignals& signals, ProcessContext& context, HealthMonitor& monitor, ConfigFile& config_file) {
   while (true) {
     const ProcessSignals::Event event = signals.Await(absl::Seconds(1));

@@ -41,7 +41,7 @@ absl::Status CheckOneRecipe(const std::string& next, std::string& recipe) {
   if (recipe == next) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("vectors of recipe ", next, " are not comparable with those before, of recipe ", recipe,
-                   ": the server's model or its settings, or the options, are others"));
+                   ": the server's model, its settings or the options have changed"));
 }
 
 void AnswerWriter::Expect(nlohmann::json id, int64_t bytes_read) {

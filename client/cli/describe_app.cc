@@ -88,7 +88,7 @@ std::string ExplainFirstWord(const ProgramDescription& program, const std::strin
   if (Find(program.options, name) != nullptr) return "";
   for (const ProgramCommand& command : program.commands) {
     if (Find(command.options, name) == nullptr) continue;
-    return absl::StrCat(name, " belongs behind the command: ", program.name, " ", command.name, " ", name);
+    return absl::StrCat(name, " belongs after the command: ", program.name, " ", command.name, " ", name);
   }
   return absl::StrCat("unknown option ", name, "; a command comes first: ", CommandNames(program));
 }

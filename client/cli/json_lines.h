@@ -68,8 +68,8 @@ struct RowRange {
 //
 // "method" is that of the first window. Vectors with equal recipes are comparable. If there are several embeddings, the
 // line has "embeddings" instead of "embedding". If each embedding stands for a part of the text, the line also has
-// "ranges". If the input failed, the line is {"id":..., "error":{"code":..., "message":...}}. In an encoding other than
-// FLOAT32 an embedding is
+// "ranges". If truncated_tokens is an estimate, it also has "truncated_tokens_estimated":true. If the input failed, the
+// line is {"id":..., "error":{"code":..., "message":...}}. In an encoding other than FLOAT32 an embedding is
 // {"encoding":..., "dimensions":N, "data":"base64"}, plus "scale" for INT8. A sparse embedding is {"dimensions":N,
 // "indices":[...], "values":[...]}, or has "indices" next to "data". If `rows` is set, "rows":[start,end] replaces the
 // embeddings.

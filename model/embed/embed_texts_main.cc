@@ -2,8 +2,8 @@
 // output with the output of the checkpoint's own library.
 //
 // Reads one JSON object per line from stdin: {"text": "...", "prompt_name": "...", "output": "SPARSE"}. A text without
-// prompt_name gets the model's default prompt; with "" it gets none. A text longer than the trained window is truncated
-// at its end.
+// prompt_name gets the model's default prompt; with "" it gets none. A text longer than the plain limit of the manifest
+// is truncated at its end.
 //
 // Writes one line per text to stdout. Vectors are not normalized.
 //   no output                {"vector": [...]}

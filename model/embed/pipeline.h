@@ -55,7 +55,7 @@ struct InputOptions {
 
 // Tokenizes and plans one input. `hold` is that of Tokenizer::Tokenize. Errors (INVALID_ARGUMENT, apart from those of
 // `hold`): those of TokenizeWithPrompt, PlanInput and spans.h, TOKEN_ID_OUT_OF_RANGE, SENTENCES_NEED_TEXT. Their fields
-// are relative to the input.
+// are relative to the input, or begin with "options.".
 absl::StatusOr<Plan> PrepareInput(const Model& model, const Input& input, const InputOptions& options,
                                   const HoldMemory& hold = {});
 
@@ -92,7 +92,7 @@ absl::StatusOr<std::vector<OutputVector>> FinishVectors(const Plan& plan, std::s
 // Returns the number of vectors that FinishVectors returns.
 int64_t CountVectors(const Plan& plan, const VectorOptions& options);
 
-// Returns the content tokens that each vector of FinishVectors represents.
+// Returns the content tokens that each vector of FinishVectors represents. REQUIRES: options.token_pooling is 1.
 std::vector<Range> RangesOfVectors(const Plan& plan, const VectorOptions& options);
 
 // Returns the one sparse vector that the caller gets. It is the maximum over `rows`, the vectors of the plan's windows

@@ -25,7 +25,7 @@ struct PrecisionReport {
 // vector, or the sparse vector if the model gives no pooled ones.
 using SampleVectors = std::vector<std::vector<float>>;
 
-// Embeds built-in English texts of about 10 to 500 tokens, truncated to the trained window, as one batch. For models
+// Embeds built-in English texts of about 10 to 500 tokens, truncated to the plain limit, as one batch. For models
 // with billions of weights, fewer and shorter texts are used, so that it takes some seconds. Errors: those of the
 // encoder.
 absl::StatusOr<SampleVectors> EmbedSample(const Model& model, Encoder& encoder, int threads);

@@ -40,12 +40,13 @@ struct EncoderOptions {
 
 // Loads `directory`/encoder.pt, and the sparse head if the manifest names one. Checks format and signature against the
 // manifest. Errors: FAILED_PRECONDITION with an actionable sentence (no such file, another format version, no such
-// device, a precision that this machine does not support); INTERNAL if a core of the processor computes wrong results.
+// device, kernels or precision that this machine does not support); INVALID_ARGUMENT for a device name that is not
+// valid; INTERNAL if a core of the processor computes wrong results.
 absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const std::string& directory, const ModelManifest& manifest,
                                                      const EncoderOptions& options);
 
-// Checks the options as far as possible without a model: that this machine has the device, and that the device supports
-// the precision. Errors: INVALID_ARGUMENT for a device name that is not valid, FAILED_PRECONDITION.
+// Checks the options as far as possible without a model: that this machine has the device and the kernels, and that the
+// device supports the precision. Errors: INVALID_ARGUMENT for a device name that is not valid, FAILED_PRECONDITION.
 absl::Status CheckEncoderOptions(const EncoderOptions& options);
 
 // Returns the names of the CPU kernel sets that this processor supports (cpu/kernels.h), fastest first.
@@ -58,7 +59,8 @@ void SetTorchThreads(int threads);
 // Limits oneDNN's primitive cache in LibTorch to 128 entries, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY is set in the
 // environment. The cache has an entry for each number of rows. Its default limit of about a thousand entries lets
 // memory grow for hours, which looks like a leak. The lower limit costs a twentieth of LibTorch's speed on texts of
-// mixed lengths. REQUIRES: no thread has been started.
+// mixed lengths. Sets the variable, so it must be called before LibTorch computes anything. REQUIRES: no other thread
+// accesses the environment.
 void BoundTorchCaches();
 
 // Returns the version of LibTorch, such as "2.11.0".

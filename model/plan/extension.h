@@ -47,7 +47,7 @@ inline constexpr const char* kAggregationNames[]{"MEAN",  "TOKEN_WEIGHTED_MEAN",
 // Parallel context windows.
 struct Windows {
   // Tokens of a window, special tokens and prompt included. Default: the capacity of the positions method with its
-  // parameters, or Lo if there is no method or its parameters are adaptive.
+  // parameters, or Lo if there is no method, its parameters are adaptive or its capacity has no bound.
   std::optional<int64_t> tokens;
   int64_t overlap = 0;  // Content tokens that neighboring windows share.
   LastWindow last = LastWindow::kBackExtended;

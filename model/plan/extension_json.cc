@@ -188,7 +188,7 @@ absl::StatusOr<Extension> ParseExtension(std::string_view text) {
   const absl::StatusOr<json> parsed = ParseJson(text);
   if (!parsed.ok()) return parsed.status();
   if (parsed->contains("recommended") || parsed->contains("profile")) {
-    return absl::InvalidArgumentError("refers to another extension; it must say itself what to do");
+    return absl::InvalidArgumentError("refers to another extension; write that extension out here");
   }
   absl::Status status;
   JsonFields fields(*parsed, "", status);

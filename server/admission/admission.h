@@ -8,8 +8,9 @@
 //   job_options.permit = *permit;   // The queue releases it, sequence by sequence.
 //
 // Work is measured in seconds of the whole device. Four bounds apply:
-// * A model's waiting tokens. Bulk work may take at most half of them.
-// * The uncharged tokens of long calls (below), which use memory too: kUncharged times the bound on tokens.
+// * A model's waiting tokens, of all calls together. For a bulk call the bound is half as high.
+// * The uncharged tokens of long calls (below), which use memory too: kUncharged times the bound on tokens. A single
+//   such call may have any number of them.
 // * The expected wait: the time until the work that runs before a call, of its own priority and above, is done.
 // * A client's fair share (fair_share.h) of the tokens and of the wait.
 // The expected wait is that work divided by the pace. The pace is the rate at which such work has left the queue in the
@@ -18,7 +19,7 @@
 //
 // A call with much work is charged for at most an eighth of the allowed wait, and for its tokens in proportion, until
 // its last sequence has left the queue. Its sequences interleave with those of other calls (BatchQueue), so it does not
-// hold them up. There can be eight such calls at a time.
+// hold them up. About eight such calls fit into the wait.
 //
 // A call with a deadline is admitted only if it would be done in time after the calls that are due before it, whichever
 // model they are for. It is charged for all of its work, because it does not interleave: the queue keeps the order that
@@ -127,7 +128,8 @@ class Permit final : public QueuePermit {
 
   Admission& admission_;
   ModelBudget& model_;
-  // Guarded by the admission's lock.
+  // Guarded by the admission's lock. The deadline and start_ never change after Admit, and due_ does not after Settle,
+  // so they are then read without it.
   ResourceRequest request_;
   bool settled_ = false;
   Reservation whole_;  // The reservation before anything was released.
@@ -149,7 +151,7 @@ class Admission {
   // work of other models would make it late.
   absl::StatusOr<std::shared_ptr<Permit>> Admit(ModelBudget& model, const ResourceRequest& request);
 
-  // Returns the expected wait of a new interactive call, short or oversized.
+  // Returns the expected wait of a new oversized interactive call. That of a short one is no longer.
   absl::Duration expected_wait() const;
 
  private:

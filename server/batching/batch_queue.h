@@ -61,12 +61,13 @@ class BatchQueue {
   std::vector<std::shared_ptr<Job>> TakeExpired(absl::Time now);
 
   // Removes and returns jobs at the head of the queue that cannot be done by their deadlines, if the device needs
-  // `per_cost` for one unit of cost: starting them would make the jobs behind them late, too. Never takes the only job:
-  // running it measures the device's speed.
+  // `per_cost` for one unit of cost: starting them would make the jobs behind them late, too. Takes only jobs that were
+  // admitted under a deadline and of which nothing has run. Never takes the only job: running it measures the device's
+  // speed.
   std::vector<std::shared_ptr<Job>> TakeInfeasible(absl::Time now, absl::Duration per_cost);
 
-  // Takes the most urgent sequence, and then in order of urgency all that still fits the budget. Returns an empty batch
-  // if the queue is empty.
+  // Takes the most urgent sequence that may run, and then in order of urgency those that still fit the budget. Ends the
+  // search after many jobs in a row that do not fit. Returns an empty batch if no sequence may run.
   Batch TakeBatch(const BatchLimits& limits, absl::Time now);
 
   // Returns whether TakeBatch would find anything. `oversized`: whether it may take oversized sequences.

@@ -29,7 +29,8 @@ struct JobResult {
   absl::Duration inference;  // Sum over the batches that had sequences of the job.
 };
 
-// Called exactly once, on a thread of the scheduler or on the thread that cancels. Must not block.
+// Called exactly once, on a thread of the scheduler, or on the thread that calls Lane::Cancel or Lane::AnswerAll or
+// destroys the lane. Must not block.
 using JobDone = absl::AnyInvocable<void(absl::StatusOr<JobResult>) &&>;
 
 // A job's permit to be in the queue (admission/admission.h). Thread-safe. Called under the scheduler's lock.

@@ -1,6 +1,5 @@
-// Runs jobs. It has workers of its own, apart from all other threads. Whenever a worker is free, it forms a
-// batch of what waits at that moment, and encodes it. One scheduler serves all models of a device; each model has a
-// lane.
+// Runs jobs on workers of its own, apart from all other threads. Whenever a worker is free, it forms a batch of what
+// waits at that moment, and encodes it. One scheduler serves all models of a device; each model has a lane.
 //
 //   Scheduler scheduler({.workers = 2}, clock);
 //   std::unique_ptr<Lane> lane = scheduler.AddLane(encoder, lane_options, observer);
@@ -102,7 +101,7 @@ class Lane {
 
   QueueState queue_state() const;
 
-  // Sets a first estimate of throughput before any batch has run: one worker alone took `took` for `cost`.
+  // Adds a measurement to the estimate of throughput before any batch has run: one worker alone took `took` for `cost`.
   void SeedThroughput(int64_t cost, absl::Duration took);
 
   // Returns the time that the whole device needs for `cost` (CostModel), by its recent throughput; 0 while that is
@@ -169,7 +168,7 @@ class Scheduler {
   // A worker's next action.
   struct Assignment {
     Lane* lane = nullptr;  // Null: help other workers.
-    Batch batch;           // Empty if only expired jobs were found.
+    Batch batch;           // Empty if only jobs that are or would be late were found.
     bool oversized = false;
     std::vector<std::shared_ptr<Job>> expired;
     std::vector<std::shared_ptr<Job>> infeasible;
@@ -184,7 +183,7 @@ class Scheduler {
   void TakeBatch(Lane& lane, Assignment& assignment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Lane* MostUrgentLane() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool OversizedMayStart() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // REQUIRES: called after every change of what waits or of what may start.
+  // Must be called after every change of the queues or of the batches that may start.
   void UpdateWorkWaits() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void HelpOthers();

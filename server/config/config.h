@@ -119,7 +119,8 @@ struct ServerConfig {
 std::map<std::string, std::string> ConfigValues(const ServerConfig& config);
 
 // Reads the file and the environment's overrides (overrides.h). Errors (INVALID_ARGUMENT), one a line, name the line
-// and the key, or the variable: unknown keys, values of the wrong type or out of range, and a file without models.
+// and the key, or the variable: unknown keys, values of the wrong type or out of range, and a file without models. A
+// file that cannot be read gives the error of ReadWholeFile.
 absl::StatusOr<ServerConfig> ReadConfig(const std::string& path);
 
 // Does the same with text. Relative paths start from `directory`. `environment` holds entries "NAME=VALUE". The text

@@ -30,8 +30,8 @@ namespace longembed {
 // One call. Multiple threads can call Cancel without external synchronization.
 class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
  public:
-  // Called exactly once: on a thread of the pool or of the scheduler, on the thread that cancels, or within Start if
-  // the call is rejected. Must not block.
+  // Called exactly once: on a thread of the pool or of the scheduler, on the thread that cancels the call or gives the
+  // model up (ServedModel::GiveUp), or within Start if the call is rejected. Must not block.
   using Done = absl::AnyInvocable<void(absl::StatusOr<EmbedAnswer>) &&>;
 
   // Starts a call. `model`, `pool` and `clock` must outlive it.

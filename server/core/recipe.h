@@ -35,7 +35,7 @@ struct RecipeOptions {
 };
 
 // Returns limits.max_sequence_tokens if texts may be cut there: by truncation, or into windows although they are within
-// Lo. Returns nullopt if max_tokens, the model or the extension cuts earlier, or if nothing is cut.
+// the trained window. Returns nullopt if max_tokens, the model or the extension cuts earlier, or if nothing is cut.
 std::optional<int64_t> LimitThatCuts(const ModelManifest& model, const PlanOptions& options);
 
 // Returns 32 hex digits of the SHA-256 over canonical JSON (sorted keys, no blanks).

@@ -56,7 +56,7 @@ void ServedModel::GiveUp(bool given_up) {
 }
 
 void ServedModel::UpdateTokensPerByte(int64_t tokens, int64_t bytes) {
-  constexpr double kFewest = 0.02, kMost = 2.0;  // Bounds for the ratio of one text.
+  constexpr double kFewest = 0.02, kMost = 2.0;  // Bounds for the ratio of one call.
   if (bytes <= 0) return;
   const double seen = std::clamp(static_cast<double>(tokens) / static_cast<double>(bytes), kFewest, kMost);
   const double weight = std::min(static_cast<double>(bytes), kTextBytes);

@@ -65,7 +65,8 @@ class ServedModel {
   absl::Duration hanging() const { return lane_->queue_state().hanging; }
   // Returns whether calls are rejected because the encoder hangs.
   bool given_up() const { return given_up_; }
-  // Rejects new calls and answers waiting ones with an error (true), or accepts calls again (false).
+  // Rejects new calls, and answers those that wait or run in the lane with an error (true); or accepts calls again
+  // (false).
   void GiveUp(bool given_up);
   // Lets a worker encode one short sequence, without waiting for it.
   void Probe();
@@ -95,7 +96,7 @@ class ServedModel {
   const Device device_;
   ModelBudget budget_;
   std::atomic<bool> given_up_ = false;
-  static constexpr double kTextBytes = 8 << 10;  // Maximum weight of one text, in bytes.
+  static constexpr double kTextBytes = 8 << 10;  // Maximum weight of the texts of one call, in bytes.
   mutable Mutex estimate_mutex_;
   // The ratio is about 0.22 for English and 0.4 for Chinese.
   DecayedRatio tokens_per_byte_ ABSL_GUARDED_BY(estimate_mutex_){/*memory=*/20 * kTextBytes, /*assumed=*/0.3};

@@ -2,7 +2,8 @@
 // second, signals have their default actions.)
 //
 // * SIGTERM, SIGINT, SIGQUIT, SIGXCPU: before the server serves, they end the process at once with exit status 0. While
-//   it serves, the first drains the server, a second cuts the drain short, and a third ends the process.
+//   it serves, the first drains the server, a second cuts the drain short, and a third ends the process. SIGXCPU, which
+//   the system repeats, counts only as the first.
 // * SIGHUP: reloads the config's log section, certificates and API keys.
 // * SIGPIPE, SIGXFSZ: ignored. A write to a closed peer, or to a file at its size limit, returns an error.
 // * All other signals that would end the process by default are ignored. Faults of the program itself (SIGSEGV, SIGABRT

@@ -77,7 +77,7 @@ std::string ReadEndpoint(const TracingConfig& config, const VariableReader& envi
   if (asked.empty()) return "";
   const Variable protocol = Find(environment, "PROTOCOL");
   if (!configured && !protocol.value.empty() && protocol.value != "grpc") {
-    return Refusal(protocol, absl::StrCat("is \"", protocol.value, "\"; this server exports over grpc alone"));
+    return Refusal(protocol, absl::StrCat("is \"", protocol.value, "\"; this server exports only over grpc"));
   }
   const absl::StatusOr<OtlpEndpoint> endpoint = ParseOtlpEndpoint(asked);
   if (!endpoint.ok()) return Refusal(variable, std::string(endpoint.status().message()));

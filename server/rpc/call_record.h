@@ -36,7 +36,7 @@ class CallRecord {
   // `host` must outlive the record. The call counts as in flight until Finish.
   CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host);
 
-  // Returns whether the caller may call. The other methods, except Finish, require that it is OK.
+  // Returns OK if the caller may call, else UNAUTHENTICATED. The other methods, except Finish, require OK.
   absl::Status identity() const { return caller_.status(); }
   const Caller& caller() const { return *caller_; }
 

@@ -29,7 +29,8 @@ namespace longembed {
 // The services of an API. They must outlive the server.
 using Services = std::vector<grpc::Service*>;
 
-// The server on `listen`. Multiple threads can call its methods without external synchronization.
+// The server on `listen`. Once Start has returned, multiple threads can call the other methods without external
+// synchronization.
 class GrpcServer {
  public:
   // Both arguments must outlive the server. `context` is that of the hosts of its services; its `streams` must not be

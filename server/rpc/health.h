@@ -44,7 +44,7 @@ class Health {
   // All services start as NOT_SERVING, except liveness, which is SERVING.
   explicit Health(const std::vector<std::string>& services);
 
-  // Adds services as NOT_SERVING.
+  // Adds services as NOT_SERVING. Those that are present keep their state.
   void Add(const std::vector<std::string>& services);
   // Sets the state of all services except kLivenessService.
   void SetServing(bool serving);

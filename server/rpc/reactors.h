@@ -15,7 +15,7 @@ namespace longembed {
 
 using RawStream = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
-// Returns what gRPC's context says about a call.
+// Returns the properties of a call that gRPC's context holds.
 Arrival ArrivalOf(const grpc::CallbackServerContext& context);
 
 // Returns the status for gRPC. Adds the retry delay of an overload error to the trailing metadata, where gRPC clients

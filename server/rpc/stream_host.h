@@ -48,7 +48,7 @@ class StreamHost : public std::enable_shared_from_this<StreamHost> {
   void OnRead(bool ok, grpc::ByteBuffer request);
   void OnWritten(bool ok);
   void OnCancelled();
-  // The call has been cancelled, and the transport is about to be destroyed.
+  // The call has ended, and the transport is about to be destroyed.
   void OnFinished();
   // Any thread.
   void Drain();

@@ -1,4 +1,4 @@
-// Answers calls of methods that a server does not have. gRPC's own answer is UNIMPLEMENTED without a word.
+// Answers calls of methods that a server does not have. gRPC's own answer is UNIMPLEMENTED with an empty message.
 #ifndef LONGEMBED_SERVER_RPC_UNKNOWN_METHODS_H_
 #define LONGEMBED_SERVER_RPC_UNKNOWN_METHODS_H_
 
@@ -6,8 +6,9 @@
 
 namespace longembed {
 
-// Register it with a server, which it must outlive. It requires no API key, because its answer holds only the method's
-// own name.
+// Register it with a server, which it must outlive. It requires no API key itself, because its answer holds only the
+// method's own name. With TLS and API keys, the server's CallGuard (tls_credentials.h) refuses calls of unknown
+// services without a key before they get here.
 class UnknownMethods final : public grpc::CallbackGenericService {
  public:
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;

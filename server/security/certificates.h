@@ -35,7 +35,7 @@ struct Certificates {
 // file.
 absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, absl::Time now);
 
-// The current certificates. Multiple threads can call Current without external synchronization.
+// The current certificates. Multiple threads can call its methods without external synchronization.
 class CertificateStore {
  public:
   // Called at every reload with the set that is in use from then on, and OK or the reason why it is still the old one.

@@ -36,7 +36,7 @@ std::string JsonLine(const std::string& time, LogLevel level, std::string_view e
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
-// The same as text. Values have quotes only if they contain spaces.
+// The same as text. Strings have quotes only if they contain a space or a character that JSON escapes.
 std::string TextLine(const std::string& time, LogLevel level, std::string_view event,
                      std::initializer_list<LogField> fields) {
   std::string line = absl::StrCat(time, "  ", LevelName(level), "  ", std::string(event));

@@ -83,7 +83,7 @@ absl::StatusOr<int64_t> OtlpSender::Send(std::span<const Span> spans) {
   for (const auto& [key, value] : options.headers) context.AddMetadata(key, value);
   {
     const MutexLock lock(state_->mutex);
-    if (state_->cancelled) return absl::CancelledError("the server ends");
+    if (state_->cancelled) return absl::CancelledError("the server is shutting down");
     state_->running = &context;
   }
   collector::ExportTraceServiceResponse response;

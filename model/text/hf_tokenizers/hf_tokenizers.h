@@ -14,9 +14,9 @@
 // the tokenizer stays usable. (Running out of memory aborts, as everywhere in Rust's standard library, except where
 // a function can return LONGEMBED_HF_OUT_OF_MEMORY.)
 //
-// No memory changes owner. Inputs are borrowed for the call. Results are passed to a sink, which is called once if and
-// only if the status is LONGEMBED_HF_OK, on the calling thread and before the function returns. The sink's pointers are
-// valid until it returns. A sink must not throw.
+// No memory changes owner. Inputs are borrowed for the call. Results are passed to a sink, which is called once (by
+// longembed_hf_sentences, as often as needed) if and only if the status is LONGEMBED_HF_OK, on the calling thread and
+// before the function returns. The sink's pointers are valid until it returns. A sink must not throw.
 //
 // `error` receives NUL-terminated UTF-8, truncated to `error_capacity` bytes, unless the status is LONGEMBED_HF_OK. It
 // may be NULL if `error_capacity` is 0.

@@ -33,9 +33,10 @@ struct ResolvedOptions {
 PlanLimits ToPlanLimits(const LimitsConfig& limits);
 
 // Checks and resolves the options. `choice` is the model that options.model names; if the name is an alias, its profile
-// is the request's extension. Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension and
+// is the request's extension. Errors (INVALID_ARGUMENT): those of ResolvePrompt, ResolveExtension, CheckWindowSize and
 // ResolveDimensions, UNKNOWN_ENUM_VALUE, MISPLACED_FIELD, EXTENSION_CONFLICT, OUTPUT_NOT_AVAILABLE, NOT_WITH_SPARSE,
-// TOKEN_POOLING_OUT_OF_RANGE, MAX_TERMS_OUT_OF_RANGE, MAX_TOKENS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
+// NO_SPANS, SPAN_TOO_SHORT, PROMPT_TOO_LONG, TOKEN_POOLING_OUT_OF_RANGE, MAX_TERMS_OUT_OF_RANGE,
+// MAX_TOKENS_OUT_OF_RANGE, INPUT_TYPE_NEEDED.
 absl::StatusOr<ResolvedOptions> ResolveOptions(const v1::EmbedOptions& options, const ModelChoice& choice,
                                                const Profiles& profiles, const LimitsConfig& limits);
 
@@ -48,8 +49,8 @@ absl::StatusOr<Input> ConvertInput(const v1::Input& input, const std::string& fi
                                    const LimitsConfig& limits);
 
 // Converts the inputs to views of the messages, which must outlive them. With partial_results an input's error takes
-// the input's place. Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS, and without partial_results those of an
-// input: MISSING_CONTENT, MISPLACED_FIELD, NO_RANGES.
+// the input's place. Errors (INVALID_ARGUMENT): NO_INPUTS, TOO_MANY_INPUTS, TOO_MANY_VECTORS for ranges, and without
+// partial_results those of an input: MISSING_CONTENT, MISPLACED_FIELD, NO_RANGES, SPAN_OUT_OF_RANGE.
 absl::StatusOr<std::vector<absl::StatusOr<Input>>> ConvertInputs(
     const google::protobuf::RepeatedPtrField<v1::Input>& inputs, const SpanRequest& spans, const LimitsConfig& limits,
     bool partial_results);

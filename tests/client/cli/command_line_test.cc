@@ -417,7 +417,7 @@ TEST(CommandLineUsageTest, MisspelledWordsAreReportedAsSuch) {
       {{"embed", "--calibration", "0.5", "a.jsonl"}, "--calibration takes its value after \"=\": --calibration=0.5"},
       {{}, "a command is missing: embed, explain, tokenize, "},
       {{"embd", "--text", "a"}, "unknown command embd; did you mean embed?; there are embed, explain, tokenize, "},
-      {{"--server", "a:1", "embed"}, "--server belongs behind the command: longembed embed --server"},
+      {{"--server", "a:1", "embed"}, "--server belongs after the command: longembed embed --server"},
       {{"--sever", "a:1", "embed"}, "unknown option --sever; a command comes first: embed, explain, "},
   };
   for (const auto& [words, what] : rows) {
