@@ -14,7 +14,7 @@
 namespace longembed::client {
 namespace {
 
-// The delays are those of deploy/client/retry_service_config.json.
+// As in deploy/client/retry_service_config.json.
 constexpr absl::Duration kFirstDelay = absl::Milliseconds(200);
 constexpr absl::Duration kMaxDelay = absl::Seconds(5);
 

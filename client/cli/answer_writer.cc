@@ -39,9 +39,9 @@ absl::Status CheckOneRecipe(const std::string& next, std::string& recipe) {
   if (next.empty()) return absl::OkStatus();
   if (recipe.empty()) recipe = next;
   if (recipe == next) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("vectors of recipe ", next, " are not comparable with those before, of recipe ", recipe,
-                   ": the server's model, its settings or the options have changed"));
+  return absl::FailedPreconditionError(absl::StrCat("vectors of recipe ", next,
+                                                    " are not comparable with those before, of recipe ", recipe,
+                                                    ": the server's model, its settings or the options have changed"));
 }
 
 void AnswerWriter::Expect(nlohmann::json id, int64_t bytes_read) {

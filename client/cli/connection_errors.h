@@ -7,9 +7,9 @@
 
 namespace longembed::client {
 
-// Returns UNAVAILABLE with a message that says what is wrong with the connection and what to do, in place of gRPC's
-// message. Returns other errors unchanged. After DEADLINE_EXCEEDED it asks the server again, for at most one second,
-// because retries may have hidden the reason.
+// Explains UNAVAILABLE: returns it without details, with a message that says what is wrong with the connection and what
+// to do, or with the given message and a question if the reason is unknown. Returns other errors unchanged. After
+// DEADLINE_EXCEEDED it asks the server again, for at most one second, because retries may have hidden the reason.
 absl::Status ExplainConnection(const absl::Status& status, const ClientOptions& options);
 
 }  // namespace longembed::client

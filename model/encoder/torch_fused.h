@@ -22,8 +22,8 @@ namespace longembed {
 using LaunchKernel = std::function<bool(cuda::Kernel kernel, int64_t blocks, void** arguments)>;
 
 // The fused kernels. All tensors of a call have the same device and element type. Results are new tensors unless a
-// method says otherwise. Inputs are made contiguous. Multiple threads can call const methods. Methods throw torch's
-// exceptions, and std::runtime_error if a kernel does not start.
+// method says otherwise. Inputs are made contiguous, except those that are changed in place, which must be. Multiple
+// threads can call const methods. Methods throw torch's exceptions, and std::runtime_error if a kernel does not start.
 class TorchFused {
  public:
   explicit TorchFused(LaunchKernel launch) : launch_(std::move(launch)) {}

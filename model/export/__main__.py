@@ -52,9 +52,9 @@ def extension(option: str, text: str | None, required: str | None = None) -> str
     except json.JSONDecodeError as error:
         raise ExportError(f"{option} {text!r} is not JSON ({error}); write for example '{{\"windows\": {{\"tokens\": 128}}}}'.") from None
     if not isinstance(value, dict):
-        raise ExportError(f"{option} {text!r} is not a JSON object.")
+        raise ExportError(f"{option} {text!r} is not a JSON object; write for example '{{\"windows\": {{\"tokens\": 128}}}}'.")
     if required and required not in value:
-        raise ExportError(f"{option} {text!r} has no {required!r}.")
+        raise ExportError(f"{option} {text!r} has no {required!r}; add it.")
     return text
 
 

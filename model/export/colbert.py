@@ -77,7 +77,7 @@ def pylate(content: dict, file: Path) -> tuple[Settings, dict[str, str]]:
 
 
 def stanford(folder: Path) -> tuple[Settings, dict[str, str]]:
-    """Reads artifact.metadata, with the original's defaults for missing settings."""
+    """Reads artifact.metadata, with sentence-transformers' defaults for missing settings."""
     file = folder / METADATA_FILE
     content = files.read_json(file)
     prompts = {

@@ -30,8 +30,8 @@ BY_COMMAND_LINE, BY_TABLE = "--trained-window", "the table of known checkpoints"
 
 def export(source: Source, overrides: dict, request: dict, out: Path, program: Path | None = None, which_check: str = "auto") -> None:
     """Writes a model directory to `out`, or raises ExportError and leaves `out` unchanged. `overrides` and `request` come from the command line. `program` is
-    longembed-embed-texts, or None to check in Python. `which_check` is "whole", "layers", or "auto", which checks layer by layer if the whole model does not
-    fit into memory."""
+    longembed-embed-texts, or None to check in Python. `which_check` is "whole", "layers", or "auto", which checks a model with dense vectors only
+    layer by layer if the whole check does not fit into memory."""
     refuse_foreign_directory(out)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # OpenMP's threads spin, so one thread per core is very slow while another process is busy.
     reference.start()
@@ -101,7 +101,7 @@ def find_architecture(checkpoint: Checkpoint) -> ModuleType:
 
 
 def without_rowless_tokens(tokenizer_json: str, checkpoint: Checkpoint, architecture: ModuleType) -> str:
-    """Returns the tokenizer without tokens for which the model has no row, and names these."""
+    """Returns the tokenizer without tokens for which the model has no row, and reports these."""
     with readable(checkpoint.config):
         rows = architecture.sizes(checkpoint.config, checkpoint.tensors)["vocabulary_size"]
     stripped, beyond = tokenizer_file.without_rowless_tokens(tokenizer_json, rows)
@@ -371,6 +371,8 @@ def token_vectors(checkpoint: Checkpoint, architecture: ModuleType, tokenizer_js
             raise ExportError(f"queries are lengthened to {expansion.length} tokens, but the model has {longest} positions; correct the length.")
         token = tokenizer.token_to_id(expansion.token) if expansion.token else special_ids["mask"] if special_ids["mask"] is not None else special_ids["eos"]
         if token is None:
+            if expansion.token:
+                raise ExportError(f"queries are lengthened by {expansion.token!r}, which the tokenizer does not have; correct query_expansion.")
             raise ExportError("queries are lengthened by mask tokens, but the tokenizer has neither a mask token nor an EOS; name it in tokenizer_config.json.")
         content |= {"expansion_tokens": expansion.length, "expansion_token": token, "expansion_attended": expansion.attend}
     return content

@@ -110,7 +110,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def ignored_weights(folder: Path) -> list[str]:
-    """Returns the names of weight files that transformers does not read either, such as a backup, another precision or another framework's weights."""
+    """Returns the names of weight files that neither transformers nor the exporter reads, such as a backup, another precision or another framework's weights."""
     used = weight_files(folder)
     # pytorch_model files are excluded, because many repositories have them in addition to safetensors.
     return [name for name in _weights_beside(folder, used) if not name.startswith("pytorch_model")]

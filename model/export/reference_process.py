@@ -1,4 +1,4 @@
-"""Runs a checkpoint as its users do, in a separate process: with sentence-transformers if it has modules.json, else with transformers.
+"""Runs a checkpoint as its users do, in a separate process: with sentence-transformers if the request's `with_modules` says so, else with transformers.
 
 Reads one JSON request per line from stdin, and answers each with one line on stdout; `reference.py` is the client. An error is answered as {"error": sentence}.
 Does not use the exporter, except for architectures that transformers lacks, where `reference` of the architecture's module is used.
@@ -116,7 +116,7 @@ class LayeredReference(TransformersReference):
 
 
 class SentenceTransformersReference(TransformersReference):
-    """SentenceTransformer.encode. Only samples that are token ids are pooled here."""
+    """SentenceTransformer.encode. Only samples that are token ids, and texts that spell the padding token, are pooled here."""
 
     def __init__(self, request: dict):
         import torch
@@ -182,7 +182,7 @@ class MaskedLanguageModelReference(TransformersReference):
 
 
 class SparseEncoderReference(MaskedLanguageModelReference):
-    """SparseEncoder.encode. Only samples that are token ids use the formula."""
+    """SparseEncoder.encode. Only samples that are token ids, and texts that spell the padding token, use the formula."""
 
     def __init__(self, request: dict):
         import torch

@@ -20,7 +20,8 @@ SIDE_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model", colbert.METADATA_F
 
 
 class Source(Protocol):
-    """A source of a checkpoint. `identity` identifies the checkpoint and is the same on every machine. `label` is for users and the manifest.
+    """A source of a checkpoint. `identity` identifies the checkpoint (on the hub: its name without the commit) and is the same on every machine. `label` is for
+    users and the manifest.
     `known_as` is the name under which the table of known checkpoints is searched: on the hub with its owner, because another owner's checkpoint is another one."""
 
     identity: str
@@ -95,7 +96,7 @@ class WheelSource:
 
 
 class DirectorySource:
-    """A checkpoint on disk, identified by the hash of its files, so that its identity does not depend on its path."""
+    """A checkpoint on disk, identified by its name and the hash of its files, so that its identity does not depend on where it lies."""
 
     def __init__(self, path: Path):
         self._path = path.resolve()

@@ -65,7 +65,7 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, list[int]]:
     after = mask[::-1].index(0) if 0 in mask else 0
     prefix, suffix = probe.ids[:before], probe.ids[len(mask) - after :]
     if tokenizer.encode("").ids != prefix + suffix:
-        raise ExportError("the tokenizer's special tokens depend on the text; this exporter knows only fixed ones before and after it.")
+        raise ExportError("the tokenizer's special tokens depend on the text, but only fixed ones before and after it are exported; choose another checkpoint.")
     return {"prefix": prefix, "suffix": suffix}
 
 

@@ -42,7 +42,7 @@ def refuse_bad_numbers(options: argparse.Namespace) -> None:
     for name in ("minutes", "steps", "learning_rate", "threads"):
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
-            raise TrainError(f"--{name.replace('_', '-')} {value} is not above 0.")
+            raise TrainError(f"--{name.replace('_', '-')} {value} is not above 0 and finite; correct it.")
     if options.recipe == "positions" and options.stride < 2:
         raise TrainError(f"--stride {options.stride} adds no rows; give at least 2.")
 

@@ -1,4 +1,4 @@
-"""Batches of the position recipe: long texts that differ in at least one part, and positions for their tokens."""
+"""Batches of the position recipe: texts that differ in at least one part, and positions for their tokens."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ SAY_SECONDS = 10.0
 
 
 class Recipe(Protocol):
-    """A training recipe. `loss` depends only on the recipe's state, the step, and `done`, the fraction of the budget that is used up. A training that
-    is interrupted and continued therefore has the same result as one without interruption."""
+    """A training recipe. `loss` depends only on the recipe's state, the step, and `done`, the fraction of the budget that is used up. With a budget of
+    steps, a training that is interrupted and continued therefore has the same result as one without interruption."""
 
     parameters: list[nn.Parameter]
     learning_rate: float

@@ -27,11 +27,12 @@ ENGLISH_SHARE = 0.15
 
 
 def read(sources: Iterable[Path], english_only: bool = False) -> list[list[str]]:
-    """Returns the texts of the files and folders in the order of their paths, each as a list of paragraphs.
+    """Returns the texts of the files and folders, each as a list of paragraphs. Sources keep their order, and the files of a folder are in the order of
+    their paths.
 
     A paragraph that occurs again, in any text, is dropped, so that copies and page headers are used only once. Texts shorter than SHORTEST_TEXT
-    characters are dropped. `english_only` also drops texts that are not English prose. Raises TrainError for a source that does not exist, or for a
-    source that is a file of unknown kind. Such files within a folder are ignored.
+    characters are dropped. `english_only` also drops texts that are not English prose. Raises TrainError for a source that does not exist, for a
+    source that is a file of unknown kind, and for a file that cannot be read. Files of unknown kind within a folder are ignored.
     """
     seen: set[bytes] = set()
     texts = []
@@ -143,7 +144,7 @@ def _with_distinct_keys(pairs: list[tuple[str, object]]) -> dict:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Returns the blocks between empty lines, with whitespace normalized to single spaces."""
+    """Returns the blocks between empty lines, with whitespace normalized to single spaces. Drops those shorter than SHORTEST_PARAGRAPH."""
     blocks = (" ".join(block.split()) for block in re.split(r"\n\s*\n", text))
     return [block for block in blocks if len(block) >= SHORTEST_PARAGRAPH]
 

@@ -46,7 +46,7 @@ class Unauthenticated(LongEmbedError):
 
 
 class Overloaded(LongEmbedError):
-    """RESOURCE_EXHAUSTED: the server has no room now. Try again after `retry_delay`."""
+    """RESOURCE_EXHAUSTED: the server has no room now. Try again after `retry_delay`, if there is one."""
 
 
 class Unavailable(LongEmbedError):

@@ -7,7 +7,7 @@ import random
 from longembed.errors import DeadlineExceeded, LongEmbedError
 
 MAX_ATTEMPTS = 6  # Attempts in a row: to open a stream before its first answer, and to send one input that the server refuses for lack of room.
-_FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # In seconds. The values are those of retry_service_config.json.
+_FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # In seconds, as in retry_service_config.json.
 # gRPC's messages for a connection that ended in the middle of a stream, and the codes that it reports them under.
 _BROKEN_CODES = ("UNKNOWN", "INTERNAL", "CANCELLED")
 _BROKEN_TRANSPORT = ("Stream removed", "RST_STREAM", "GOAWAY", "Socket closed", "Internal error from Core")

@@ -41,8 +41,8 @@ class Sides:
     requests no prompt.
     async_client: used by the async methods. Without it, they create one client per event loop from the address, or run a given Client on a thread.
 
-    Raises ValueError for options with an output other than ONE_VECTOR, and LongEmbedError for a model without it. If a text fails, raises
-    LongEmbedError with the number of the text."""
+    Raises ValueError for options with an output other than ONE_VECTOR, and LongEmbedError for a model without it. If one of
+    several texts fails, raises LongEmbedError with the number of the text."""
 
     def __init__(
         self,

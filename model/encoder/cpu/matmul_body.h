@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kPanelOutputs = kPanelVectors * kLanes;
 
-// Rows of a tile. Their sums, three vectors of weights and one vector of a row fill the registers.
+// Rows of a tile. Their sums, three vectors of weights and one vector of a row fit into the registers.
 constexpr int kTileRows = kRegisters / 4;
 
 LONGEMBED_INLINE Floats Dequantize(Floats sum, const PackedWeights&, int, float) { return sum; }

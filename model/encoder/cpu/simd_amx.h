@@ -12,7 +12,7 @@ namespace longembed::cpu {
 namespace {
 
 constexpr int kAmxRows = 16;   // Rows of a tile of sums.
-constexpr int kAmxSteps = 16;  // Steps of a tile of rows, of 64 bytes each, and of a tile of weights.
+constexpr int kAmxSteps = 16;  // Steps of a tile of rows, whose rows have 64 bytes, and of a tile of weights.
 constexpr int kAmxBytes = kAmxSteps * kStepBytes;
 
 // Inline assembly, because GCC 12's intrinsics do not tell the compiler which memory they read and write.

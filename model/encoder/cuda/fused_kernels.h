@@ -39,7 +39,8 @@ class FusedKernels {
  public:
   // Compiles the kernels and loads them on a GPU.
   // REQUIRES: LibTorch has used the device on this thread, so that its context is current.
-  // Errors: those of CompileFusedKernels; UNAVAILABLE if the driver cannot be loaded or rejects the code.
+  // Errors: those of CompileFusedKernels; UNAVAILABLE if the driver cannot be loaded, does not tell the GPU's
+  // architecture or rejects the code; INTERNAL if a kernel is missing.
   static absl::StatusOr<std::unique_ptr<FusedKernels>> Load(int device, ElementType element);
 
   // Starts `blocks` blocks on `stream`, a CUstream of the device. `arguments` point to the kernel's arguments.

@@ -107,7 +107,7 @@ TEST_F(SparseEncoderTest, HalvesThatRanOutOfMemoryAreJoined) {
   EXPECT_THAT(block->sparse, ElementsAre(SparseVector{{7}, {701}}, SparseVector{{8}, {801}}));
 }
 
-TEST_F(SparseEncoderTest, ACanceledBatchEndsBeforeTheHead) {
+TEST_F(SparseEncoderTest, ACancelledBatchEndsBeforeTheHead) {
   Make();
   fake_->IgnoreCancellation();
   const Sequence a = SparseSequence({7});

@@ -178,7 +178,7 @@ TEST_P(TorchCudaTest, WorkersBesideEachOther) {
   for (const double cosine : lowest) EXPECT_GE(cosine, 0.999999);
 }
 
-TEST_P(TorchCudaTest, StopsBetweenLayersWhenCanceled) {
+TEST_P(TorchCudaTest, StopsBetweenLayersWhenCancelled) {
   Add(100, {});
   Team team;
   Team::Leader leader(team);

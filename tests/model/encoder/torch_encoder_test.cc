@@ -143,7 +143,7 @@ TEST_F(TorchEncoderTest, SpansArePooledEachOnItsOwn) {
   }
 }
 
-TEST_F(TorchEncoderTest, StopsBetweenLayersWhenCanceled) {
+TEST_F(TorchEncoderTest, StopsBetweenLayersWhenCancelled) {
   const Sequence sequence = RandomSequence(10);
   int asked = 0;
   const auto block =

@@ -113,7 +113,7 @@ def extension_of(row: Row) -> dict[str, Any]:
     """Returns the longembed.v1.Extension, in JSON form, that makes the server compute the row's vectors. {} is the plain encoding."""
     extension = _extension(row)
     if extension is None:
-        raise RecipeError(f"{row.name}: the server has no aggregation {row.body.get('aggregate')!r}")
+        raise RecipeError(f"{row.name}: advise cannot write an extension for this recipe")
     return extension
 
 
@@ -226,7 +226,7 @@ def _objective(row: Row) -> str | None:
 
 
 def _extension(row: Row) -> dict[str, Any] | None:
-    """Returns None if the server has no such aggregation, or if the extension refers to another one, which may change."""
+    """Returns None if SERVER_AGGREGATIONS lacks the aggregation, or if the extension refers to another one, which may change."""
     extension = recipes.extension_of(row)
     if "recommended" in extension or "profile" in extension or (recipes.keeps_windows(row) and "windows" not in extension):
         return None

@@ -24,7 +24,7 @@ BOUNDARY = re.compile(r"(?<=[.!?])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bDr\.)(?<!\bEsq\.)
 
 
 def passkey(length: int, seed: int = 0) -> Corpus:
-    """Returns documents of `floor(0.75 length)` words, each with the key of one person. Queries ask for the keys of 50 people."""
+    """Returns documents of `floor(0.75 length) - 25` words, each with the key of one person added. Queries ask for the keys of 50 people."""
     words = FILLER.split()
     haystack = repeat(words, _words(length) - PASSKEY_WORDS)
     names = names_of_people()

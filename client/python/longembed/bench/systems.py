@@ -170,8 +170,9 @@ class Scorer:
         return Scored(scores, cost)
 
     def _scores(self, row: Row, queries: maxsim.MultiVectors, documents: maxsim.MultiVectors) -> np.ndarray:
-        """Scores all queries. Equal documents, such as texts that are cut to one beginning, are tied exactly, as metrics expect. With `center`, queries are centered by the mean of the queries of other documents: the documents are split into two
-        halves, and each half uses the queries of the other."""
+        """Scores all queries. Equal documents, such as texts that are cut to one beginning, are tied exactly, as metrics expect. With `center`,
+        queries are centered by the mean of the queries of other documents: the documents are split into two halves, and each half uses the queries
+        of the other."""
         reduce = maxsim.reduction(str(row.body.get("reduce", "max")))
         if not row.body.get("center"):
             return maxsim.score(queries, documents, reduce, np.float64)
