@@ -67,8 +67,8 @@ typedef void (*LongembedHfTextSink)(void* context, const char* text, size_t leng
 // Opens a tokenizer from the contents of a tokenizer.json. Its truncation and padding are disabled. `*tokenizer` is set
 // if and only if the status is LONGEMBED_HF_OK; release it with longembed_hf_close.
 //
-// Tokenizing takes up to 200 bytes of memory per byte of letters, and several hundred per byte of anything else, which
-// may be a word of its own. If the tokenizer's parts allow it (src/pieces.rs), texts are therefore cut, where that
+// Tokenizing takes up to 200 bytes of memory per byte of letters, and up to 1,000 per byte of anything else, which may
+// be a word of its own. If the tokenizer's parts allow it (src/pieces.rs), texts are therefore cut, where that
 // changes no token, into pieces of `piece_bytes` or slightly more.
 LongembedHfStatus longembed_hf_open(const char* json, size_t size, size_t piece_bytes, LongembedHfTokenizer** tokenizer,
                                     char* error, size_t error_capacity);
@@ -81,8 +81,8 @@ int32_t longembed_hf_vocabulary_size(const LongembedHfTokenizer* tokenizer);
 
 // Tokenizes a text, without the special tokens that the tokenizer's template puts around it. A special token spelled
 // out in the text is converted to that token, as in every Hugging Face tokenizer. If the text has more than `enough`
-// tokens, its end is not read: the result then consists of its first tokens, and has more than `enough`. `hold`
-// may be NULL; it gets the same context as `sink`.
+// tokens, its end is checked for UTF-8 but not tokenized: the result then consists of its first tokens, and has more
+// than `enough`. `hold` may be NULL; it gets the same context as `sink`.
 LongembedHfStatus longembed_hf_encode(const LongembedHfTokenizer* tokenizer, const char* text, size_t length,
                                       size_t enough, LongembedHfHoldMemory hold, LongembedHfTokenSink sink,
                                       void* context, char* error, size_t error_capacity);
