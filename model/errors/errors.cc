@@ -171,12 +171,12 @@ absl::Status OutputNotAvailable(std::string_view output, std::string_view model,
 
 absl::Status TokenPoolingOutOfRange(int64_t factor, int64_t max) {
   return Invalid("options.token_pooling", "TOKEN_POOLING_OUT_OF_RANGE",
-                 absl::StrCat("is ", factor, "; it must be from 1 to ", max));
+                 absl::StrCat("is ", factor, "; it must be 1 to ", max));
 }
 
 absl::Status MaxTermsOutOfRange(int64_t max_terms, int64_t vocabulary_size) {
   return Invalid("options.max_terms", "MAX_TERMS_OUT_OF_RANGE",
-                 absl::StrCat("is ", max_terms, "; it must be from 1 to the vocabulary's ", vocabulary_size));
+                 absl::StrCat("is ", max_terms, "; it must be 1 to the vocabulary's ", vocabulary_size));
 }
 
 absl::Status MethodNotAvailable(std::string_view field, std::string_view model, std::string_view family,

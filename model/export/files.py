@@ -175,7 +175,7 @@ def pickled_tensors(file: Path) -> dict[str, "Tensor"]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ExportError(f"{name_of(file)} holds pickled objects instead of tensors alone, and reading it would run its code; {advice}.") from None
+        raise ExportError(f"{name_of(file)} holds pickled objects other than tensors, and reading it would run its code; {advice}.") from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise ExportError(f"{name_of(file)} is not a whole PyTorch file ({_first_line(error)}); download it again.") from None
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in content.items()):

@@ -242,7 +242,7 @@ def _settings(folder: Path, splade: bool, multi_vector: bool) -> tuple[dict, Pat
     if "message" in modality:
         raise ExportError(
             f"{files.name_of(file)} puts every text into the tokenizer's chat template (modality_config.message), which is not served; choose another checkpoint, or "
-            "train it again with texts alone (modality_config without message)."
+            "train it again with texts only (modality_config without message)."
         )
     return settings, file
 

@@ -136,7 +136,7 @@ def _lines(file: Path, content: str) -> Iterator[str]:
 
 
 def _with_distinct_keys(pairs: list[tuple[str, object]]) -> dict:
-    """Raises ValueError for a key twice, of which json would keep the last value alone."""
+    """Raises ValueError for a key twice, of which json would keep only the last value."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key occurs twice")

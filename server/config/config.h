@@ -89,7 +89,7 @@ inline int64_t MaxStreamedTextBytes(const LimitsConfig& limits) { return 4 * lim
 struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
   std::string http_listen;                        // The HTTP APIs. Empty: no HTTP port.
-  std::string health_listen;                      // grpc.health.v1 alone, in plaintext. Empty: on `listen` only.
+  std::string health_listen;                      // Serves only grpc.health.v1, in plaintext. Empty: `listen` does.
   std::string metrics_listen = "127.0.0.1:9464";  // Empty: no metrics port.
   bool reflection = true;
   bool channelz = false;

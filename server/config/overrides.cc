@@ -40,7 +40,7 @@ std::map<std::string, std::string> KnownVariables() {
 std::string WhyUnknown(const std::string& variable, const std::map<std::string, std::string>& known) {
   for (const char* const section : {"LONGEMBED__MODELS", "LONGEMBED__PROFILES"}) {
     if (absl::StartsWith(variable, section)) {
-      return absl::StrCat(variable, ": models and profiles are set in the config file alone");
+      return absl::StrCat(variable, ": models and profiles can be set only in the config file");
     }
   }
   std::vector<std::string> names;

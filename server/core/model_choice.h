@@ -25,7 +25,7 @@ inline constexpr char kAliasSeparator = ':';
 // A model among those that are searched.
 struct NameChoice {
   size_t index = 0;
-  std::string profile;                   // The alias's profile. Empty: the name is that of the model alone.
+  std::string profile;                   // The alias's profile. Empty: the name is the model's own.
   const Extension* extension = nullptr;  // The profile's, checked against the model. Lives as long as the profiles.
 };
 

@@ -150,8 +150,8 @@ ProgramDescription DescribeServer(const std::string& version) {
             "2: the arguments, the config itself or an environment variable are wrong."}},
           {"ENVIRONMENT",
            {"LONGEMBED__KEY sets a key of the config and takes precedence over the file: LONGEMBED__LISTEN is listen, "
-            "LONGEMBED__LIMITS__MAX_QUEUE_WAIT is limits.max_queue_wait. Models and profiles are set in "
-            "the file alone."}},
+            "LONGEMBED__LIMITS__MAX_QUEUE_WAIT is limits.max_queue_wait. Models and profiles can be "
+            "set only in the file."}},
           {"SIGNALS",
            {"SIGTERM, SIGINT and SIGQUIT drain the server; a second one cuts that short. SIGHUP reads log "
             "settings, certificates and API keys again."}},

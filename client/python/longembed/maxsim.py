@@ -107,7 +107,7 @@ def _array_float32(vectors: np.ndarray) -> np.ndarray:
 
 
 def _refuse_bytes(vectors: np.ndarray) -> None:
-    """Refuses the `vectors` of INT8 and BINARY embeddings alone: they are no components without their scales, and bits are packed."""
+    """Refuses the `vectors` of INT8 and BINARY embeddings: without their scales, or packed as bits, they are no components."""
     if vectors.dtype in (np.int8, np.uint8):
         lost = "scales" if vectors.dtype == np.int8 else "bits"
         raise ValueError(f"vectors of type {vectors.dtype} have lost their {lost}; give the Embedding, or its float32()")

@@ -123,7 +123,7 @@ absl::Status CheckOutputOptions(const EmbedOptions& options, EmbedOptions::Outpu
     return ExtensionConflict(
         absl::StrCat(WindowsField(options.extension()), options.extension().has_windows() ? ".vectors" : ""),
         absl::StrCat("makes groups of windows (vectors = ", *extension.windows->vectors,
-                     "), which goes with options.output WINDOW_VECTORS alone, not with ",
+                     "), which goes only with options.output WINDOW_VECTORS, not with ",
                      EmbedOptions::Output_Name(output)));
   }
   if (every_vector && !in_groups && options.extension().has_windows() &&

@@ -91,7 +91,7 @@ TEST_F(ServiceTest, AnInvalidProfileIsReportedForTheAlias) {
   const grpc::Status status = Embed(UnderAlias("fake:groups"));
   EXPECT_EQ(status.error_code(), grpc::INVALID_ARGUMENT);
   EXPECT_EQ(FieldOf(status), "options.model");
-  EXPECT_THAT(status.error_message(), HasSubstr("WINDOW_VECTORS alone"));
+  EXPECT_THAT(status.error_message(), HasSubstr("WINDOW_VECTORS, not with "));
 }
 
 TEST_F(ServiceTest, AnUnknownProfileIsNotFound) {

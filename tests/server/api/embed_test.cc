@@ -160,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(
                    grpc::INVALID_ARGUMENT, "options.extension.windows.vectors", "(vectors = 2)"},
         BadRequest{"GroupsOfAProfile",
                    [](auto& r) { r.mutable_options()->mutable_extension()->set_profile("groups"); },
-                   grpc::INVALID_ARGUMENT, "options.extension.profile", "WINDOW_VECTORS alone, not with ONE_VECTOR"},
+                   grpc::INVALID_ARGUMENT, "options.extension.profile", "WINDOW_VECTORS, not with ONE_VECTOR"},
         BadRequest{"NoGroups",
                    [](auto& r) {
                      r.mutable_options()->set_output(EmbedOptions::WINDOW_VECTORS);

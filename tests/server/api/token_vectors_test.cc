@@ -128,7 +128,7 @@ TEST_F(TokenVectorsTest, DocumentsMayBePooledAndQueriesAreNot) {
   for (const uint32_t factor : {0u, 1025u}) {
     request.mutable_options()->set_token_pooling(factor);
     EXPECT_THAT(Embed(request).error_message(), HasSubstr("options.token_pooling"));
-    EXPECT_THAT(Embed(request).error_message(), HasSubstr("it must be from 1 to 1024"));
+    EXPECT_THAT(Embed(request).error_message(), HasSubstr("it must be 1 to 1024"));
   }
 }
 

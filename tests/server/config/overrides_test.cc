@@ -82,7 +82,7 @@ TEST(OverridesTest, UnknownVariablesNameTheNearestKey) {
             "LONGEMBED__LIMITS__MAX_QUEUE_WAIT?");
   EXPECT_THAT(ErrorOf({"LONGEMBED__NONSENSE_AT_ALL_AND_LONG=1"}), HasSubstr("names no key of the config; LONGEMBED__"));
   for (const char* variable : {"LONGEMBED__MODELS__0__PATH=a", "LONGEMBED__PROFILES__P={}", "LONGEMBED__MODELS=a"}) {
-    EXPECT_THAT(ErrorOf({variable}), HasSubstr("are set in the config file alone")) << variable;
+    EXPECT_THAT(ErrorOf({variable}), HasSubstr("can be set only in the config file")) << variable;
   }
 }
 

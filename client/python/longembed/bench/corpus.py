@@ -161,7 +161,7 @@ class Line:
         return value
 
     def grade(self) -> float:
-        """Returns the relevance of a judgment. It is 1 if the line has a query and a document alone."""
+        """Returns the relevance of a judgment. It is 1 if the line has only a query and a document."""
         others = sorted(set(self.values) - {"query", "doc"})
         if "relevance" not in others and others:
             raise self.error(f'"relevance" is missing; the line has {", ".join(json.dumps(key) for key in others)} instead')

@@ -182,7 +182,7 @@ def query_model_of(row: Row, query_model: str | None = None) -> str | None:
 def query_options(row: Row, model: Any, query_model: str | None = None) -> Options:
     """Returns the row's options for queries. `model` describes query_model_of(row, query_model). If the row names no prompt, the model's QUERY
     prompt is used. A query beyond the trained window is cut into windows. If the row names no dimensions for queries, those of its documents are
-    used. The profile of an alias NAME:PROFILE is for the side that names it: of the documents' alias, queries get the model alone."""
+    used. The profile of an alias NAME:PROFILE is for the side that names it: of the documents' alias, queries get only the model."""
     given = _with_prompt(dict(row.body.get("query") or {}), "QUERY", model)
     documents = model_of(row)
     own = given.get("model") or (query_model if documents is None else None)
