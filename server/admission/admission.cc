@@ -181,7 +181,7 @@ absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const 
                     {.queued_tokens = model.tokens_,
                      .max_queued_tokens = MaxTokens(model, request.priority),
                      .expected_wait = late ? done : wait,
-                     .max_wait = late ? request.deadline - clock_.Now() : MaxWait(request.priority),
+                     .max_wait = late ? request.deadline - clock_.Now() : Budget(request.priority),
                      .max_client_tokens = request.max_client_tokens},
                     hint);
 }

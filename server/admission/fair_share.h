@@ -6,9 +6,10 @@ namespace longembed {
 
 // Returns whether a client that holds `held` exceeds its share while `free` is left for all. One client may use most of
 // an otherwise idle resource, and there is always room for others ("dynamic thresholds", Choudhury and Hahne, 1998).
+// `free` is negative if the resource is overcommitted. A client that holds nothing exceeds no share even then.
 template <typename Amount>
 bool ExceedsFairShare(Amount held, Amount free) {
-  return held > 4 * free;
+  return held > Amount{} && held > 4 * free;
 }
 
 }  // namespace longembed
