@@ -239,10 +239,19 @@ void EmbedCall::Submit(std::vector<Sequence> sequences) {
   if (cancelled_) model_.lane().Cancel(**job);
 }
 
+namespace {
+
+// Returns the error of a call whose batch failed. The encoder's OUT_OF_MEMORY has no retry delay.
+absl::Status BatchError(const absl::Status& status) {
+  return IsOutOfMemory(status) ? ServerOutOfMemory(std::string(status.message())) : status;
+}
+
+}  // namespace
+
 void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
   if (began_ != absl::InfiniteFuture()) BeginPhase(params_.call.trace, phase::kInference, began_);
   TracePhase(phase::kFinish);
-  if (!result.ok()) return std::move(done_)(result.status());
+  if (!result.ok()) return std::move(done_)(BatchError(result.status()));
   const absl::Status status = WithinMemory([&] { return FinishInputs(*result); });
   if (!status.ok()) return std::move(done_)(status);
   std::move(done_)(std::move(answer_));

@@ -107,9 +107,7 @@ absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration
                    retry_delay);
 }
 
-absl::Status ServerOutOfMemory() {
-  return Exhausted("OUT_OF_MEMORY", "the server ran out of memory for this request", absl::Seconds(1));
-}
+absl::Status ServerOutOfMemory(const std::string& what) { return Exhausted("OUT_OF_MEMORY", what, absl::Seconds(1)); }
 
 bool IsOutOfMemory(const absl::Status& status) { return ErrorReason(status) == "OUT_OF_MEMORY"; }
 

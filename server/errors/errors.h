@@ -35,15 +35,15 @@ struct OverloadDetails {
 };
 absl::Status Overloaded(Overload reason, const OverloadDetails& details, absl::Duration retry_delay);
 // Returns the retry delay for an expected wait: at least 50 ms, because an earlier retry would only be refused again,
-// and at most a minute, because expectations change.
+// and at most a minute, because expectations change. Admission varies it by a quarter afterwards.
 absl::Duration RetryDelayFor(absl::Duration wait);
 absl::Status TooManyPendingBytes(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyPendingBytesOfClient(int64_t bytes, int64_t limit, absl::Duration retry_delay);
 absl::Status TooManyWatches(int64_t limit);
 absl::Status TooManyWatchesOfClient(int64_t watches, int64_t limit);
 absl::Status TooManyConcurrentCalls(int64_t calls, int64_t limit, absl::Duration retry_delay);
-// An allocation failed. Only this request fails.
-absl::Status ServerOutOfMemory();
+// An allocation failed. Only this request, or the calls of this batch, fail.
+absl::Status ServerOutOfMemory(const std::string& what = "the server ran out of memory for this request");
 bool IsOutOfMemory(const absl::Status& status);
 // Returns the metric's label "reason" for an overload error; empty for any other status.
 std::string OverloadLabel(const absl::Status& status);

@@ -35,7 +35,7 @@ void CheckRefusal(const absl::Status& status, Checker& checker) {
   if (absl::IsUnknown(status)) checker.Violate("an error has no message");
   if (!absl::IsResourceExhausted(status)) return;
   const std::optional<absl::Duration> delay = RetryDelay(status);
-  if (delay.has_value() ? *delay <= absl::ZeroDuration() || *delay > absl::Seconds(80) : !IsOutOfMemory(status)) {
+  if (!delay.has_value() || *delay <= absl::ZeroDuration() || *delay > absl::Seconds(80)) {
     checker.Violate(absl::StrCat("a refusal has no retry delay, or a wrong one: ", status.message()));
   }
 }
