@@ -128,7 +128,8 @@ absl::Status CheckPromptHasTexts(const v1::EmbedRequest& request, std::string_vi
 }
 
 absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool is_single) {
-  absl::Status renamed = RenameField(status, is_single ? "inputs[0]" : "inputs", inputs);
+  absl::Status renamed = is_single ? RenameField(status, "inputs[0]", inputs) : status;
+  renamed = RenameField(renamed, "inputs", inputs);  // Errors of the whole call name no element.
   renamed = RenameField(renamed, "options.", "");
   // In the dialects, token ids take the place of a text.
   const std::string field = ErrorField(renamed);

@@ -215,7 +215,9 @@ class EmbedMessage final : public TypedOperation<v1::EmbedStreamRequest, v1::Emb
     if (status.ok() || !IsOfInput(status)) return End(status);
     complete_ = true;
     if (call_.trace != nullptr) call_.trace->error = status;
-    *response_.mutable_result()->mutable_error() = ToRpcStatus(RenameField(status, "inputs[0]", "input"));
+    // Errors of the whole call name "inputs".
+    const absl::Status renamed = RenameField(RenameField(status, "inputs[0]", "input"), "inputs", "input");
+    *response_.mutable_result()->mutable_error() = ToRpcStatus(renamed);
     End(absl::OkStatus());
   }
 

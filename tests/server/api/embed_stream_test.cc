@@ -12,6 +12,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 class EmbedStreamTest : public ServiceTest {
  protected:
@@ -233,7 +234,7 @@ TEST_F(EmbedStreamTest, AnAnswerThatIsTooLargeFailsAlone) {
   const auto answers = ReadAll(*stream);
   EXPECT_TRUE(stream->Finish().ok());
   ASSERT_EQ(answers.size(), 3u);
-  EXPECT_THAT(answers.at("large").result().error().message(), HasSubstr("input: the answer would have "));
+  EXPECT_THAT(answers.at("large").result().error().message(), StartsWith("input: the answer would have "));
   EXPECT_FALSE(answers.at("before").result().has_error());
   EXPECT_FALSE(answers.at("after").result().has_error());
 }
