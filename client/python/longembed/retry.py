@@ -46,4 +46,5 @@ def _delay(error: LongEmbedError, failures: int) -> float | None:
     broken = error.code in _BROKEN_CODES and any(words in str(error) for words in _BROKEN_TRANSPORT)
     if error.code != "UNAVAILABLE" and not broken:
         return None
-    return min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (failures - 1)) * random.uniform(0.8, 1.2)
+    doublings = min(failures - 1, 10)  # More would exceed the longest delay, and at last the range of a float.
+    return min(_LONGEST_DELAY, _FIRST_DELAY * 2**doublings) * random.uniform(0.8, 1.2)

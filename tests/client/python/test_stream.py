@@ -11,7 +11,15 @@ longembed = pytest.importorskip("longembed", reason="the Python package is not i
 
 from longembed import AsyncClient, Client, DeadlineExceeded, InvalidArgument, Overloaded, Unavailable, messages  # noqa: E402
 from longembed.pending import PART_CODE_POINTS  # noqa: E402
+from longembed.retry import Attempts  # noqa: E402
 from scripted_server import abort_overloaded, answer, refusal, serving  # noqa: E402
+
+
+def test_the_delay_stays_bounded_after_any_number_of_failures():
+    attempts = Attempts(float("inf"))
+    attempts.succeeded()
+    delays = [attempts.delay_after(Unavailable("gone", "UNAVAILABLE"), 0) for _ in range(1100)]
+    assert max(delays) <= 6 and min(delays[10:]) >= 4
 
 
 def collect_blocking(address, items, answers=None, **options):
