@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/client.h"
+#include "client/errors.h"
 
 namespace longembed::client {
 namespace {
@@ -56,6 +57,7 @@ std::string Words(const absl::Status& status, const ClientOptions& options) {
 }  // namespace
 
 absl::Status ExplainConnection(const absl::Status& status, const ClientOptions& options) {
+  if (!GetErrorDetails(status).reason.empty()) return status;  // It is the server's own, so the connection works.
   if (status.code() == absl::StatusCode::kUnavailable) return absl::UnavailableError(Words(status, options));
   if (status.code() != absl::StatusCode::kDeadlineExceeded) return status;
   Client client(options);

@@ -13,6 +13,8 @@
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 #include "tests/testing/scripted_service.h"
 
 namespace longembed::client {
@@ -328,6 +330,19 @@ TEST_F(CommandLineTest, ServerErrorsAreOneSentence) {
   EXPECT_EQ(outcome.status, kExitFailed);
   EXPECT_EQ(outcome.err, "longembed: inputs[0]: is empty\n");
   EXPECT_THAT(outcome.out, IsEmpty());
+}
+
+TEST_F(CommandLineTest, AReasonOfTheServerIsNoQuestionOfTheConnection) {
+  google::rpc::ErrorInfo info;
+  info.set_reason("DRAINING");
+  google::rpc::Status details;
+  details.set_code(grpc::UNAVAILABLE);
+  details.set_message("the server is shutting down");
+  details.add_details()->PackFrom(info);
+  for (int i = 0; i < 9; ++i) {
+    service_.FailNext({{grpc::UNAVAILABLE, details.message(), details.SerializeAsString()}, "1"});
+  }
+  EXPECT_EQ(Embed({}, Lines(1)).err, "longembed: the server is shutting down\n");
 }
 
 TEST_F(CommandLineTest, WritesText) {
