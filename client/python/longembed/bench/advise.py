@@ -226,16 +226,14 @@ def _objective(row: Row) -> str | None:
 
 
 def _extension(row: Row) -> dict[str, Any] | None:
-    """Returns None if SERVER_AGGREGATIONS lacks the aggregation, or if the extension refers to another one, which may change."""
+    """Returns the extension with the row's aggregation. Returns None if the extension refers to another one, which may change."""
     extension = recipes.extension_of(row)
     if "recommended" in extension or "profile" in extension or (recipes.keeps_windows(row) and "windows" not in extension):
         return None
     wanted = str(row.body.get("aggregate", "windows"))
     if wanted == "windows" or not recipes.keeps_windows(row):
         return extension
-    if wanted not in aggregate.SERVER_AGGREGATIONS:
-        return None
-    return extension | {"windows": {**extension["windows"], "aggregation": aggregate.SERVER_AGGREGATIONS[wanted]}}
+    return extension | {"windows": {**extension["windows"], **aggregate.of_server(wanted)}}
 
 
 def _metric(row: dict, corpus: Corpus) -> float:

@@ -34,7 +34,7 @@ rows:
   w512: {document: {extension: {windows: {tokens: 512}}}, aggregate: mean}
   w512 weighted: {document: {extension: {windows: {tokens: 512, overlap: 8}}}, aggregate: token_weighted_mean}
   max: {document: {extension: '{"windows": {"tokens": 512}}'}, aggregate: max}
-  client only: {document: {extension: {windows: {tokens: 512}}}, aggregate: top_norm(3)}
+  profile: {document: {extension: {profile: long}}}
   m64: {document: {extension: {windows: {tokens: 64}}, output: WINDOW_VECTORS}, queries: sentences}
   m128: {document: {extension: {windows: {tokens: 128}}, output: WINDOW_VECTORS}, reduce: mean_of_top(3)}
   m256: {document: {extension: {windows: {tokens: 256}}, output: WINDOW_VECTORS}}
@@ -204,10 +204,16 @@ def test_a_manifest_of_another_model_is_refused(tmp_path):
         ("w512 weighted", {"windows": {"tokens": 512, "overlap": 8, "aggregation": "TOKEN_WEIGHTED_MEAN"}}),
         ("max", {"windows": {"tokens": 512, "aggregation": "MAX"}}),
         ("m128", {"windows": {"tokens": 128}}),
+        ("weighted", {"windows": {"tokens": 64, "aggregation": "NORM_WEIGHTED", "norm_temperature": 0.5}}),
+        ("top", {"windows": {"tokens": 64, "aggregation": "TOP_NORM", "top": 2}}),
+        ("groups", {"windows": {"tokens": 64, "vectors": 8}}),
     ],
 )
 def test_the_extension_in_the_request(rows, name, extension):
-    assert advise.extension_of(rows[name]) == extension
+    windows = {"extension": {"windows": {"tokens": 64}}}
+    more = {"weighted": "norm_weighted(0.5)", "top": "top_norm(2)", "groups": "groups(8)"}
+    body = {"rows": {row: {"document": windows, "aggregate": aggregate} for row, aggregate in more.items()}}
+    assert advise.extension_of((rows | recipes.parse(body).rows)[name]) == extension
 
 
 def test_a_profile_for_the_servers_config(corpus, rows, tmp_path):
