@@ -28,6 +28,8 @@ POOLING_MODES = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
 }  # fmt: skip
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+# Those of token vectors, which clients compute. "meanmaxsim" is divided by the query's number of tokens, so both rank alike, and the manifest names neither.
+MULTI_VECTOR_SIMILARITIES = ("maxsim", "meanmaxsim", "MaxSim")
 # Settings of sentence-transformers' Transformer module that do not change vectors, with their allowed values (None: any). All other settings must be absent or
 # empty.
 HARMLESS_SETTINGS = {
@@ -173,6 +175,7 @@ def _read_multi_vector(folder: Path, modules: list[Module], settings: dict, sett
     else:
         raise ExportError(f"{files.name_of(file)} is of a {kind}, whose modules are {', '.join(kinds_of(modules))}; this form of token vectors is not supported.")
     checkpoint.prompts = {"query": "", "document": "", **checkpoint.prompts}
+    _read_defaults(content, file, MULTI_VECTOR_SIMILARITIES, checkpoint)
     if checkpoint.multi_vector.query_limit is None:
         checkpoint.multi_vector.query_length = checkpoint.window
     if checkpoint.multi_vector.document_length:
@@ -316,6 +319,11 @@ def _read_prompts(file: Path, checkpoint: Checkpoint) -> None:
     if files.value(content, "max_active_dims", int, file, "a number of weights"):
         raise ExportError(f"{files.name_of(file)} cuts every vector (max_active_dims), which is not served; remove it and let requests name their max_terms.")
     checkpoint.prompts = files.texts(content, "prompts", file)
+    checkpoint.similarity_function = _read_defaults(content, file, SIMILARITIES, checkpoint)
+
+
+def _read_defaults(content: dict, file: Path, similarities: tuple[str, ...], checkpoint: Checkpoint) -> str | None:
+    """Reads the defaults of every kind of checkpoint into `checkpoint`, whose prompts are known. Returns the similarity function, one of `similarities`."""
     name = files.value(content, "default_prompt_name", str, file, "a prompt's name")
     if name is not None and name not in checkpoint.prompts:
         raise ExportError(
@@ -323,12 +331,12 @@ def _read_prompts(file: Path, checkpoint: Checkpoint) -> None:
         )
     checkpoint.default_prompt_name = name
     similarity = files.value(content, "similarity_fn_name", str, file, "a similarity function's name")
-    if similarity not in (None, *SIMILARITIES):
-        raise ExportError(f"{files.name_of(file)} says similarity_fn_name = {similarity!r}, which is not one of {', '.join(SIMILARITIES)}; correct it.")
-    checkpoint.similarity_function = similarity
+    if similarity not in (None, *similarities):
+        raise ExportError(f"{files.name_of(file)} says similarity_fn_name = {similarity!r}, which is not one of {', '.join(similarities)}; correct it.")
     if files.value(content, "truncate_dim", int, file, "a number of dimensions"):
         raise ExportError(f"{files.name_of(file)} cuts every vector (truncate_dim), which is not served; remove it and let requests name their dimensions.")
     checkpoint.dimensions = _dimensions(file, content)
+    return similarity
 
 
 def _dimensions(file: Path, content: dict) -> list[int]:

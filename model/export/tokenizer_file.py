@@ -74,7 +74,7 @@ def with_markers(tokenizer_json: str, prompts: list[str]) -> str:
     sentence-transformers registers them as well."""
     tokenizer = Tokenizer.from_str(tokenizer_json)
     for prompt in prompts:
-        known = [marker for marker in (prompt, prompt.split(None, 1)[0]) if tokenizer.token_to_id(marker) is not None]
+        known = [marker for marker in (prompt, *prompt.split(None, 1)[:1]) if tokenizer.token_to_id(marker) is not None]
         if known and tokenizer.encode(known[0], add_special_tokens=False).tokens != [known[0]]:
             tokenizer.add_special_tokens([AddedToken(known[0], normalized=False, special=True)])
     return tokenizer.to_str()

@@ -99,6 +99,21 @@ def test_sentence_transformers_own_form(expansion, tmp_path, capsys):
     assert len(settings["skipped_tokens"]) == 2 and model.content["trained_window"] == 16  # "the" is not a token of this vocabulary.
 
 
+@pytest.mark.parametrize("save", [save_pylate, save_native])
+def test_defaults_are_kept(save, tmp_path):
+    folder = save(tmp_path / "bert")
+    _file("config_sentence_transformers.json", default_prompt_name="query", similarity_fn_name="meanmaxsim", matryoshka_dimensions=[4, 8])(folder)
+    content = export(folder, tmp_path / "out").content
+    assert content["default_prompt_name"] == "query" and "similarity_function" not in content
+    assert set(content["trained_dimensions"]) >= {4, 8}
+
+
+def test_a_blank_marker_is_none(tmp_path):
+    folder = save_stanford(tmp_path / "colbert")
+    _file("artifact.metadata", query_token_id=" ")(folder)
+    assert export(folder, tmp_path / "out").content["prompts"]["query"].strip() == ""
+
+
 def test_a_residual_dense_layer(tmp_path):
     export(save_pylate(tmp_path / "bert", residual=True), tmp_path / "out")
 
@@ -121,6 +136,9 @@ def _file(name, **changes):
         (save_native, _file("config_sentence_transformers.json", model_type="SentenceTransformer"), "of a SentenceTransformer"),
         (save_pylate, _file("config_sentence_transformers.json", query_length=2), "query_length = 2"),
         (save_pylate, _file("config_sentence_transformers.json", skiplist_words=[1]), "skiplist_words"),
+        (save_pylate, _file("config_sentence_transformers.json", similarity_fn_name="cosine"), "similarity_fn_name = 'cosine'"),
+        (save_native, _file("config_sentence_transformers.json", default_prompt_name="passage"), "default_prompt_name = 'passage'"),
+        (save_native, _file("config_sentence_transformers.json", truncate_dim=8), "truncate_dim"),
         (save_stanford, _file("artifact.metadata", doc_maxlen="many"), "doc_maxlen"),
     ],
 )  # fmt: skip
