@@ -60,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ExportError, TrainError) as error:
         print(f"Training failed: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"Training failed: {error.filename or 'a file'}: {error.strerror or error}; correct this, and run the same command again.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Stopped; run the same command again to continue.", file=sys.stderr)
         return 130

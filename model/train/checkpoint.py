@@ -106,7 +106,10 @@ def without_buffers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def write(folder: Path, original: Original, config: dict, tensors: dict[str, Tensor]) -> None:
     """Writes a Hugging Face folder with the original's tokenizer, pooling and prompts. config.json is written last, so that a folder with config.json
     is complete. Raises TrainError if a file cannot be written."""
-    (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{folder / '1_Pooling'} cannot be made ({error.strerror}); move what is in its place, and start the same command again.") from error
     modes = {"pooling_mode_mean_tokens": original.pooling == "MEAN", "pooling_mode_cls_token": original.pooling == "CLS"}
     sentences = {"prompts": original.prompts, "default_prompt_name": original.default_prompt_name}
     optional = {"similarity_fn_name": original.similarity_function, "matryoshka_dimensions": original.dimensions}

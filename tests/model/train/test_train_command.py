@@ -44,6 +44,18 @@ def test_a_run_writes_a_checkpoint_and_the_next_run_resumes_from_its_state(recip
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_folder_in_place_of_a_file_is_one_sentence(texts, tmp_path, capfd):
+    folder = tiny(tmp_path / "tiny")
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    assert main(["positions", str(folder), "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]) == 1
+    assert "config.json" in capfd.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/1_Pooling").write_text("")
+    assert main(["positions", str(tiny(tmp_path / "whole")), "--out", str(tmp_path / "other"), "--texts", str(texts), "--steps", "1"]) == 1
+    assert "1_Pooling cannot be made" in capfd.readouterr().err
+
+
 def test_a_state_of_other_settings_is_refused(texts, tmp_path, capfd):
     command = ["positions", str(tiny(tmp_path / "tiny")), "--out", str(tmp_path / "out"), "--texts", str(texts), "--steps", "1"]
     assert main(command) == 0
