@@ -133,6 +133,7 @@ int Main(int argc, char** argv) {
   if (const int* exit_status = std::get_if<int>(&arguments)) return *exit_status;
   const auto& [config_path, check_config] = std::get<ServerArguments>(arguments);
   if (check_config) return CheckConfig(config_path, CheckMachineFor, std::cout, std::cerr);
+  BoundTorchCaches();  // Sets an environment variable, so no thread may run yet.
   BlockSignals();
   ProcessSignals& signals = *new ProcessSignals;  // Its thread runs until the process ends.
   Problems problems;
@@ -140,7 +141,6 @@ int Main(int argc, char** argv) {
   problems.Add(config.status());
   SetLogFormat(config.ok() ? config->log.format : FindLogFormat(config_path));
   if (!config.ok()) return Report(problems.all(), kExitUsage);
-  BoundTorchCaches();
   SetLogLevel(config->log.level);
   LogOverrides(*config);
   ProcessContext context(*config, {.version = LONGEMBED_VERSION, .torch = TorchVersion()});
