@@ -1,6 +1,7 @@
 #include "server/core/warm_up.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -12,23 +13,23 @@
 namespace longembed {
 namespace {
 
-absl::Status EncodeTwice(ServedModel& model, int tokens) {
-  const absl::StatusOr<Sequence> sequence = SampleSequence(model.model(), tokens);
-  if (!sequence.ok()) return sequence.status();
+absl::Status EncodeTwice(ServedModel& model, const Sequence& sequence) {
   Team team;
   Team::Leader leader(team);
   return model.encoder()
-      .Encode(Pack(std::vector<const Sequence*>{&*sequence, &*sequence}), leader, [] { return false; })
+      .Encode(Pack(std::vector<const Sequence*>{&sequence, &sequence}), leader, [] { return false; })
       .status();
 }
 
-// Encodes a sequence twice and seeds the lane's throughput with the time that it took.
+// Encodes a sequence of `tokens` tokens and the special ones twice, and seeds the lane's throughput with the time.
 absl::Status MeasureTwice(ServedModel& model, int tokens) {
+  const absl::StatusOr<Sequence> sequence = SampleSequence(model.model(), tokens);
+  if (!sequence.ok()) return sequence.status();
   const RealClock clock;
   const absl::Time began = clock.Now();
-  const absl::Status status = EncodeTwice(model, tokens);
+  const absl::Status status = EncodeTwice(model, *sequence);
   // Without this the first calls would be admitted as if they took no work.
-  model.lane().SeedThroughput(2 * model.lane_options().costs.CostOf(tokens), clock.Now() - began);
+  model.lane().SeedThroughput(2 * model.lane_options().costs.CostOf(std::ssize(sequence->tokens)), clock.Now() - began);
   return status;
 }
 
