@@ -75,11 +75,12 @@ absl::Status CheckPair(const CertificatePaths& paths, const Certificates& loaded
   return absl::OkStatus();
 }
 
-absl::Status ReadValidity(const X509& certificate, Certificates& loaded) {
+absl::Status ReadValidity(const CertificatePaths& paths, const X509& certificate, Certificates& loaded) {
   std::tm begin{}, end{};
   if (ASN1_TIME_to_tm(X509_get0_notBefore(&certificate), &begin) != 1 ||
       ASN1_TIME_to_tm(X509_get0_notAfter(&certificate), &end) != 1) {
-    return absl::InvalidArgumentError("the certificate does not say when it is valid");
+    return absl::InvalidArgumentError(
+        absl::StrCat("the certificate in ", paths.certificate, " does not say when it is valid"));
   }
   loaded.not_before = absl::FromTM(begin, absl::UTCTimeZone());
   loaded.not_after = absl::FromTM(end, absl::UTCTimeZone());
@@ -113,7 +114,7 @@ absl::StatusOr<Certificates> LoadCertificates(const CertificatePaths& paths, abs
   if (!paths.client_ca.empty() && ParseCertificates(loaded.client_ca) == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(paths.client_ca, " holds no PEM certificate, or a broken one"));
   }
-  RETURN_IF_ERROR(ReadValidity(*certificate, loaded));
+  RETURN_IF_ERROR(ReadValidity(paths, *certificate, loaded));
   if (loaded.not_after <= now) {
     return absl::InvalidArgumentError(absl::StrCat("the certificate in ", paths.certificate, " expired on ",
                                                    absl::FormatTime(loaded.not_after, absl::UTCTimeZone())));
