@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <torch/cuda.h>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -28,8 +30,8 @@ absl::StatusOr<c10::Device> FindDevice(const std::string& name) {
   absl::string_view rest = name;
   if (!absl::ConsumePrefix(&rest, "cuda")) return BadName(name);
   int index = 0;
-  if (!rest.empty() &&
-      (!absl::ConsumePrefix(&rest, ":") || !absl::SimpleAtoi(rest, &index) || index < 0 || index > 127)) {
+  if (!rest.empty() && (!absl::ConsumePrefix(&rest, ":") || !absl::c_all_of(rest, absl::ascii_isdigit) ||
+                        !absl::SimpleAtoi(rest, &index) || index > 127)) {
     return BadName(name);
   }
   // Never closed, because the library registers the CUDA kernels with LibTorch.

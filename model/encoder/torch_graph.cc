@@ -143,7 +143,8 @@ class CallReader {
       for (const size_t in : call.in) ++readers[in];
     }
     ++readers[read_.result];
-    for (PartCall& call : read_.calls) call.only_reader = call.in[0] >= arguments && readers[call.in[0]] == 1;
+    for (PartCall& call : read_.calls)
+      call.only_reader = !call.in.empty() && call.in[0] >= arguments && readers[call.in[0]] == 1;
   }
 
   const std::shared_ptr<torch::jit::Graph> graph_;

@@ -159,7 +159,7 @@ TEST_F(TorchEncoderTest, RefusesDevicesThatAreNotThere) {
     EXPECT_EQ(encoder.status().code(), absl::StatusCode::kFailedPrecondition);
     EXPECT_THAT(std::string(encoder.status().message()), HasSubstr("Set it to cpu"));
   }
-  for (const char* name : {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda1"}) {
+  for (const char* name : {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda: 1", "cuda:+1", "cuda1"}) {
     const auto encoder = LoadEncoder(kE5SmallV2, model_->manifest, {.device = name});
     EXPECT_EQ(encoder.status().code(), absl::StatusCode::kInvalidArgument) << name;
   }
