@@ -37,7 +37,7 @@ std::optional<TorchFused::Gate> GateOf(const std::string& kind) {
   return std::nullopt;
 }
 
-double EpsilonOf(const torch::jit::Module& norm) { return norm.type()->getConstant("epsilon").toDouble(); }
+double NormEpsilonOf(const torch::jit::Module& norm) { return norm.type()->getConstant("epsilon").toDouble(); }
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
   const at::Tensor wide = x.to(at::kFloat);
@@ -136,8 +136,8 @@ std::optional<at::Tensor> TorchFused::RunNorm(const std::string& kind, const tor
                                               const at::Tensor& x, const at::Tensor& residual, at::Tensor* sum) const {
   const auto weight = [&norm](const char* name) { return norm.attr(name).toTensor(); };
   if (kind == "ResidualNorm" || kind == "LayerNorm")
-    return AddLayerNorm(x, residual, weight("weight"), weight("bias"), EpsilonOf(norm), sum);
-  if (kind == "RmsNorm") return AddRmsNorm(x, residual, weight("weight"), EpsilonOf(norm), sum);
+    return AddLayerNorm(x, residual, weight("weight"), weight("bias"), NormEpsilonOf(norm), sum);
+  if (kind == "RmsNorm") return AddRmsNorm(x, residual, weight("weight"), NormEpsilonOf(norm), sum);
   return std::nullopt;
 }
 

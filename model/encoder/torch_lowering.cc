@@ -54,7 +54,7 @@ absl::StatusOr<StoredMatrix> MatrixOf(const Module& module, const std::shared_pt
 
 float EpsilonOf(const Module& module) { return static_cast<float>(ConstantOf(module, "epsilon").toDouble()); }
 
-std::optional<Activation> GateOf(const std::string& kind) {
+std::optional<Activation> ActivationOf(const std::string& kind) {
   if (kind == "SwiGlu") return Activation::kSilu;
   if (kind == "GeGlu") return Activation::kGelu;
   if (kind == "GeGluTanh") return Activation::kGeluTanh;
@@ -103,7 +103,7 @@ class LayerLowering {
       out = *in;
     } else if (kind == "Linear" || kind == "LinearGelu" || kind == "LinearNoBias") {
       out = LowerLinear(module, *in);
-    } else if (const std::optional<Activation> activation = GateOf(kind); activation.has_value()) {
+    } else if (const std::optional<Activation> activation = ActivationOf(kind); activation.has_value()) {
       out = LowerGate(*activation, *in);
       values_[call.in[0]].reset();  // The result before the gate no longer exists.
     } else if (kind == "ResidualNorm" || kind == "LayerNorm" || kind == "RmsNorm") {
