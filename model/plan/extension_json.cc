@@ -204,7 +204,7 @@ json CanonicalJson(const ModelManifest& model, const Extension& extension) {
     if constexpr (requires { method.WithDefaults(model); }) method = method.WithDefaults(model);
     CanonicalFields fields(method.kAdaptive);
     method.Describe(fields);
-    if (!*method.kName == '\0') result[method.kName] = std::move(fields.object());
+    if (*method.kName != '\0') result[method.kName] = std::move(fields.object());
   };
   std::visit(add, extension.positions);
   if (extension.windows.has_value()) {
