@@ -113,9 +113,15 @@ absl::Status EmbedLines(const std::string& directory, bool streamed) {
 }  // namespace longembed
 
 int main(int argc, char** argv) {
-  const bool streamed = argc == 3 && std::string_view(argv[1]) == "--streamed";
-  if (argc != 2 && !streamed) {
-    std::cerr << "usage: longembed-embed-texts [--streamed] DIRECTORY < texts.jsonl\n";
+  constexpr char kUsage[] = "usage: longembed-embed-texts [--streamed] DIRECTORY < texts.jsonl\n";
+  const std::string_view first = argc > 1 ? argv[1] : "";
+  if (argc == 2 && (first == "--help" || first == "-h")) {
+    std::cout << kUsage;
+    return 0;
+  }
+  const bool streamed = argc == 3 && first == "--streamed";
+  if (!streamed && (argc != 2 || first.starts_with('-'))) {
+    std::cerr << kUsage;
     return 2;
   }
   const absl::Status status = longembed::EmbedLines(argv[argc - 1], streamed);

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,12 @@ def test_the_limit_of_the_checkpoint_is_compared_too(tmp_path):
 def test_without_the_model_library_it_says_what_to_do(mistral, tmp_path, capsys):
     assert main([str(mistral), "--out", str(tmp_path / "out"), "--check", "layers"]) == 1
     assert "build the target longembed-embed-texts, or give --check whole" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments, status", [(["--help"], 0), (["-h"], 0), ([], 2), (["--nonsense"], 2), (["--streamed"], 2), (["a", "b"], 2)])
+def test_the_program_shows_its_usage(arguments, status):
+    if not PROGRAM.exists():
+        pytest.skip(f"{PROGRAM.name} is not built; run tests/run.sh")
+    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True)
+    said, silent = (done.stdout, done.stderr) if status == 0 else (done.stderr, done.stdout)
+    assert done.returncode == status and said.startswith("usage: longembed-embed-texts [--streamed] DIRECTORY") and silent == ""
