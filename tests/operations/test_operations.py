@@ -15,7 +15,7 @@ SHORT = {
     "kill.py": ["--rounds", "3", "--every", "4"],
     "cancel.py": ["--rounds", "1", "--blocker-seconds", "4", "--slack", "10"],
     "soak.py": ["--seconds", "15", "--sample-every", "2"],
-    "hostile.py": ["--seconds", "2.5", "--floor-ms", "1500"],
+    "hostile.py": ["--seconds", "2", "--floor-ms", "1500"],
     "auth_matrix.py": [],
     "http_front.py": ["--seconds", "4", "--connections", "1000", "--beyond-mib", "100"],
     "rotation.py": ["--rounds", "2", "--every", "4", "--broken-seconds", "2.5"],
