@@ -9,8 +9,8 @@
 //
 // Work is measured in seconds of the whole device. Four bounds apply:
 // * A model's waiting tokens, of all calls together. For a bulk call the bound is half as high.
-// * The uncharged tokens of long calls (below), which use memory too: kUncharged times the bound on tokens. A single
-//   such call may have any number of them.
+// * The uncharged tokens of long calls (below), which use memory too: kUncharged times the bound on tokens. One such
+// call alone may have any number of them.
 // * The expected wait: the time until the work that runs before a call, of its own priority and above, is done.
 // * A client's fair share (fair_share.h) of the tokens and of the wait.
 // The expected wait is that work divided by the pace. The pace is the rate at which such work has left the queue in the
