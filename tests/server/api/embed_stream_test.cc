@@ -41,6 +41,28 @@ class EmbedStreamTest : public ServiceTest {
     }
     return answers;
   }
+  // Embeds texts of 1, 19 and 1 tokens, with a vector for each token. The second text must fail alone; returns its
+  // error.
+  static std::string ErrorOfALargeText(const FakeServer::Options& options) {
+    FakeServer server(options);
+    const auto stub = v1::EmbeddingService::NewStub(server.Connect());
+    grpc::ClientContext context;
+    const auto stream = stub->EmbedStream(&context);
+    v1::EmbedStreamRequest first = FirstMessage("before", "a");
+    first.mutable_options()->set_output(v1::EmbedOptions::SPAN_VECTORS);
+    first.mutable_options()->mutable_spans()->mutable_every_tokens()->set_tokens(1);
+    first.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(6);
+    stream->Write(first);
+    stream->Write(Message("large", "a a a a a a a a a a a a a a a a a a a"));
+    stream->Write(Message("after", "a"));
+    stream->WritesDone();
+    const auto answers = ReadAll(*stream);
+    EXPECT_TRUE(stream->Finish().ok());
+    EXPECT_EQ(answers.size(), 3u);
+    EXPECT_FALSE(answers.at("before").result().has_error());
+    EXPECT_FALSE(answers.at("after").result().has_error());
+    return answers.at("large").result().error().message();
+  }
 
   grpc::ClientContext context_;
 };
@@ -220,23 +242,14 @@ TEST_F(EmbedStreamTest, ATextBeyondTheLimitOfItsPartsFailsAlone) {
 TEST_F(EmbedStreamTest, AnAnswerThatIsTooLargeFailsAlone) {
   FakeServer::Options options = Options(absl::Minutes(10));
   options.config.limits.max_response_bytes = 450;
-  FakeServer server(options);
-  const auto stub = v1::EmbeddingService::NewStub(server.Connect());
-  const auto stream = stub->EmbedStream(&context_);
-  v1::EmbedStreamRequest first = FirstMessage("before", "a");
-  first.mutable_options()->set_output(v1::EmbedOptions::SPAN_VECTORS);
-  first.mutable_options()->mutable_spans()->mutable_every_tokens()->set_tokens(1);
-  first.mutable_options()->mutable_extension()->mutable_windows()->set_tokens(6);
-  stream->Write(first);
-  stream->Write(Message("large", "a a a a a a a a a a a a a a a a a a a"));  // 19 vectors of 16 bytes.
-  stream->Write(Message("after", "a"));
-  stream->WritesDone();
-  const auto answers = ReadAll(*stream);
-  EXPECT_TRUE(stream->Finish().ok());
-  ASSERT_EQ(answers.size(), 3u);
-  EXPECT_THAT(answers.at("large").result().error().message(), StartsWith("input: the answer would have "));
-  EXPECT_FALSE(answers.at("before").result().has_error());
-  EXPECT_FALSE(answers.at("after").result().has_error());
+  EXPECT_THAT(ErrorOfALargeText(options), StartsWith("input: the answer would have "));
+}
+
+// Errors of whole calls name "inputs", a field that messages of a stream lack.
+TEST_F(EmbedStreamTest, ATextOfTooManyVectorsFailsAlone) {
+  FakeServer::Options options = Options(absl::Minutes(10));
+  options.config.limits.max_vectors_per_call = 18;
+  EXPECT_THAT(ErrorOfALargeText(options), StartsWith("input: "));
 }
 
 class RawEmbedStreamTest : public EmbedStreamTest {
