@@ -42,12 +42,12 @@ absl::Status Permit::Settle(int64_t tokens, absl::Duration work, bool oversized,
   return absl::OkStatus();
 }
 
-void Permit::Release(int64_t tokens, absl::Duration work, bool runs) {
+void Permit::Release(int64_t tokens, absl::Duration work, std::optional<absl::Time> batch) {
   const MutexLock lock(admission_.mutex_);
   if (held_.all_tokens == 0) return;
   const int64_t part = std::min(tokens, held_.all_tokens);
   const Reservation released = part == held_.all_tokens ? held_ : ShareOf(part);
-  if (runs && !request_.oversized) admission_.MeasurePace(work);
+  if (batch.has_value() && !request_.oversized) admission_.MeasurePace(work, *batch);
   admission_.ReleasePart(*this, released);
 }
 
@@ -161,12 +161,12 @@ absl::Time Admission::DueOf(const ResourceRequest& request, absl::Time start) {
   return start + (request.deadline == absl::InfiniteFuture() ? BatchQueue::kMaxDeadlineSlack : request.work);
 }
 
-void Admission::MeasurePace(absl::Duration left) {
-  const absl::Time now = clock_.Now();
-  if (last_left_ != absl::InfinitePast()) {
-    pace_.Add(absl::ToDoubleSeconds(left), absl::ToDoubleSeconds(std::max(absl::ZeroDuration(), now - last_left_)));
-  }
-  last_left_ = now;
+void Admission::MeasurePace(absl::Duration left, absl::Time batch) {
+  if (last_left_ == absl::InfinitePast()) first_left_ = last_left_ = batch;
+  // The first batch began when its work came, which is not known. All of its jobs leave at this time.
+  if (batch == first_left_) return;
+  pace_.Add(absl::ToDoubleSeconds(left), absl::ToDoubleSeconds(std::max(absl::ZeroDuration(), batch - last_left_)));
+  last_left_ = batch;
 }
 
 absl::Status Admission::Refuse(Overload reason, const ModelBudget& model, const ResourceRequest& request) {

@@ -115,9 +115,9 @@ class Permit final : public QueuePermit {
   absl::Time due() const { return request_.deadline == absl::InfiniteFuture() ? absl::InfiniteFuture() : due_; }
 
   // Releases the reservation's share for sequences that left the queue.
-  void Release(int64_t tokens, absl::Duration work, bool runs) override;
+  void Release(int64_t tokens, absl::Duration work, std::optional<absl::Time> batch) override;
   // Releases everything that the permit still holds.
-  void ReleaseAll() { Release(std::numeric_limits<int64_t>::max(), absl::ZeroDuration(), /*runs=*/false); }
+  void ReleaseAll() { Release(std::numeric_limits<int64_t>::max(), absl::ZeroDuration(), /*batch=*/std::nullopt); }
 
  private:
   friend class Admission;
@@ -184,7 +184,8 @@ class Admission {
   absl::Time StartOf(const Client& client, absl::Duration held) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitBefore(Priority priority, bool oversized) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Reservation Charge(const ResourceRequest& request) const;
-  void MeasurePace(absl::Duration left) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Measures the pace by work that left the queue in the batch of this time.
+  void MeasurePace(absl::Duration left, absl::Time batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Refuse(Overload reason, const ModelBudget& model, const ResourceRequest& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Hold(Permit& permit, const Reservation& more) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -219,7 +220,8 @@ class Admission {
   absl::Duration ready_work_ ABSL_GUARDED_BY(mutex_);
   // Work that left the queue to run, per second, without oversized sequences.
   DecayedRatio pace_ ABSL_GUARDED_BY(mutex_){/*memory=*/2, /*assumed=*/1};
-  // Time when work last left the queue; InfinitePast if the queue has been empty since.
+  // Times of the first and of the last batch since the queue was last empty; InfinitePast if it has been empty since.
+  absl::Time first_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
 };
 

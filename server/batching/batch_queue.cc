@@ -36,7 +36,7 @@ void BatchQueue::Erase(Jobs::iterator position) {
   MovedBack(job) -= job.moved_back_ ? 1 : 0;
   jobs_with_oversized_next_ -= NextIsOversized(job) ? 1 : 0;
   for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
-  Release(job, job.next_, job.sequences_.size(), /*runs=*/false);
+  Release(job, job.next_, job.sequences_.size(), /*batch=*/std::nullopt);
   by_deadline_.erase({job.options_.deadline, job.ticket_});
   arrivals_.erase(job.ticket_);
   jobs_.erase(position);
@@ -44,11 +44,11 @@ void BatchQueue::Erase(Jobs::iterator position) {
   assert(!jobs_.empty() || (tokens_ == 0 && jobs_with_oversized_next_ == 0 && moved_back_ == std::array<int64_t, 2>{}));
 }
 
-void BatchQueue::Release(const Job& job, size_t first, size_t end, bool runs) {
+void BatchQueue::Release(const Job& job, size_t first, size_t end, std::optional<absl::Time> batch) {
   if (job.options_.permit == nullptr || first == end) return;
   int64_t tokens = 0;
   for (size_t i = first; i < end; ++i) tokens += job.sequences_[i].size();
-  job.options_.permit->Release(tokens, job.WorkOf(tokens), runs);
+  job.options_.permit->Release(tokens, job.WorkOf(tokens), batch);
 }
 
 void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran, absl::Time now) {
@@ -139,7 +139,7 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
     const size_t first = job->next_;
     const int64_t taken = TakeFrom(job, room, limits, batch);
     room -= taken;
-    Release(*job, first, job->next_, /*runs=*/true);
+    Release(*job, first, job->next_, now);
     // Jobs whose next sequence is oversized and may not start are skipped without limit.
     if (!batch.empty()) misses = taken > 0 ? 0 : misses + 1;
     if (!batch.empty() && costs_.IsOversized(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;

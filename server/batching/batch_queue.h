@@ -90,7 +90,7 @@ class BatchQueue {
   static bool HasAdmittedDeadline(const Job& job) { return job.options_.due != absl::InfiniteFuture(); }
   static Urgency UrgencyOf(const Job& job) { return {job.options_.priority, job.due_, job.ticket_}; }
   // Releases the permit's share for the sequences from `first` to `end`.
-  static void Release(const Job& job, size_t first, size_t end, bool runs);
+  static void Release(const Job& job, size_t first, size_t end, std::optional<absl::Time> batch);
   int64_t& MovedBack(const Job& job) { return moved_back_[static_cast<size_t>(job.options_.priority)]; }
   void MoveBack(Jobs::iterator position, absl::Duration ran, absl::Time now);
   // Takes sequences of one job into the batch while they fit. Returns their cost.

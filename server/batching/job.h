@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -37,9 +38,9 @@ using JobDone = absl::AnyInvocable<void(absl::StatusOr<JobResult>) &&>;
 class QueuePermit {
  public:
   virtual ~QueuePermit() = default;
-  // Called when sequences with these tokens and this work leave the queue, to run (`runs`) or because they are
-  // cancelled.
-  virtual void Release(int64_t tokens, absl::Duration work, bool runs) = 0;
+  // Called when sequences with these tokens and this work leave the queue. `batch` is the time at which their batch was
+  // taken, the same for all of its jobs; nullopt if they are cancelled.
+  virtual void Release(int64_t tokens, absl::Duration work, std::optional<absl::Time> batch) = 0;
 };
 
 struct JobOptions {

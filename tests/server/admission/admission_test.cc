@@ -306,7 +306,7 @@ TEST_F(AdmissionTest, ARefusedSettlementLeavesNothingHeld) {
     ExpectRefused((*permit)->Settle(201, absl::Seconds(2), false), "QUEUE_TOKENS", "queue_tokens");
     EXPECT_EQ(admission_.expected_wait(), absl::Seconds(1));
     EXPECT_TRUE(Admit({.client = "c", .tokens = 200}).ok());
-    (*permit)->Release(100, absl::Seconds(1), /*runs=*/false);  // Nothing is left to release.
+    (*permit)->Release(100, absl::Seconds(1), /*batch=*/std::nullopt);  // Nothing is left to release.
     EXPECT_EQ(admission_.expected_wait(), absl::Seconds(1));
   }
   ExpectNothingIsHeld();
@@ -344,12 +344,13 @@ TEST_F(AdmissionTest, APermitIsReleasedInParts) {
   {
     const MaybePermit permit = Admit({.client = "a", .tokens = 90, .work = absl::Milliseconds(900)});
     for (int part = 1; part <= 8; ++part) {
-      (*permit)->Release(10, absl::Milliseconds(100), /*runs=*/false);
+      (*permit)->Release(10, absl::Milliseconds(100), /*batch=*/std::nullopt);
       EXPECT_EQ(admission_.expected_wait(), absl::Milliseconds(900 - 100 * part));
     }
     const Permits rest = Fill(99, {.tokens = 10});
     EXPECT_FALSE(Admit({.client = "c", .tokens = 1}).ok());
-    (*permit)->Release(5000, absl::Hours(1), /*runs=*/false);  // Rounding may release slightly more than is held.
+    (*permit)->Release(5000, absl::Hours(1),
+                       /*batch=*/std::nullopt);  // Rounding may release slightly more than is held.
     EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
     EXPECT_TRUE(Admit({.client = "c", .tokens = 10}).ok());
     EXPECT_FALSE(Admit({.client = "c", .tokens = 11}).ok());
@@ -366,7 +367,7 @@ TEST_F(AdmissionTest, DestroyedPermitsLeaveNothingHeld) {
         const MaybePermit whole = Admit(request), settled = Admit(request), released = Admit(request);
         ASSERT_TRUE(whole.ok() && settled.ok() && released.ok());
         ASSERT_TRUE((*settled)->Settle(7, absl::Milliseconds(3), !oversized).ok());
-        (*released)->Release(33, absl::Milliseconds(333), /*runs=*/false);
+        (*released)->Release(33, absl::Milliseconds(333), /*batch=*/std::nullopt);
       }
       ExpectNothingIsHeld();
     }
@@ -458,7 +459,7 @@ class Rolling {
   }
   // The oldest call leaves the queue, a new call joins it, and `took` passes.
   void Step(absl::Duration took) {
-    permits_.front()->Release(1, absl::Seconds(1), /*runs=*/true);
+    permits_.front()->Release(1, absl::Seconds(1), clock_.Now());
     permits_.erase(permits_.begin());
     Add();
     clock_.Advance(took);
@@ -502,18 +503,30 @@ TEST_F(AdmissionTest, IdlenessIsNotASlowPace) {
     for (const MaybePermit* permit : {&first, &cancelled}) {
       ASSERT_TRUE((**permit)->Settle(1, absl::Seconds(1), false).ok());
     }
-    (*first)->Release(1, absl::Seconds(1), /*runs=*/true);
+    (*first)->Release(1, absl::Seconds(1), clock_.Now());
     clock_.Advance(absl::Milliseconds(100));
-    if (cancelled_in_queue) (*cancelled)->Release(1, absl::Seconds(1), /*runs=*/false);
+    if (cancelled_in_queue) (*cancelled)->Release(1, absl::Seconds(1), /*batch=*/std::nullopt);
     first->reset();
     cancelled->reset();
     clock_.Advance(absl::Hours(1));
     const MaybePermit next = Admit({.client = "a", .tokens = 2, .work = absl::Seconds(2)});
     ASSERT_TRUE((*next)->Settle(2, absl::Seconds(2), false).ok());
-    (*next)->Release(1, absl::Seconds(1), /*runs=*/true);
+    (*next)->Release(1, absl::Seconds(1), clock_.Now());
     EXPECT_LT(admission_.expected_wait(), absl::Seconds(2));
     EXPECT_GT(admission_.expected_wait(), absl::Milliseconds(500));
   }
+}
+
+// Batches that empty the queue do not say how long their work takes.
+TEST_F(AdmissionTest, BatchesThatEmptyTheQueueAreNoFastPace) {
+  for (int batch = 0; batch < 1000; ++batch) {
+    const Permits permits = Fill(3, {.tokens = 1, .work = absl::Seconds(1)});
+    for (const auto& permit : permits) ASSERT_TRUE(permit->Settle(1, absl::Seconds(1), false).ok());
+    for (const auto& permit : permits) permit->Release(1, absl::Seconds(1), clock_.Now());
+    clock_.Advance(absl::Seconds(3));
+  }
+  const Permits waiting = Fill(10, {.tokens = 1, .work = absl::Seconds(1)});
+  EXPECT_EQ(admission_.expected_wait(), absl::Seconds(10));
 }
 
 TEST_F(AdmissionTest, AClockThatIsSetBackDoesNoHarm) {
@@ -530,7 +543,7 @@ TEST_F(AdmissionTest, OversizedCallsDoNotCountTowardThePace) {
   const Permits oversized = Fill(5, {.oversized = true, .tokens = 1, .work = absl::Seconds(1)});
   const MaybePermit brief = Admit({.client = "b", .tokens = 1, .work = absl::Seconds(2)});
   for (const std::shared_ptr<Permit>& oversized : oversized) {
-    oversized->Release(1, absl::Seconds(1), /*runs=*/true);
+    oversized->Release(1, absl::Seconds(1), clock_.Now());
     clock_.Advance(absl::Seconds(30));
   }
   EXPECT_EQ(admission_.expected_wait(), absl::Seconds(2));
@@ -558,8 +571,8 @@ TEST_F(AdmissionTest, IsThreadSafe) {
           permits.push_back(*std::move(permit));
         }
         if (!permits.empty())
-          permits[static_cast<size_t>(below(static_cast<unsigned>(permits.size())))]->Release(9, work / 3,
-                                                                                              below(2) == 0);
+          permits[static_cast<size_t>(below(static_cast<unsigned>(permits.size())))]->Release(
+              9, work / 3, below(2) == 0 ? std::optional(clock_.Now()) : std::nullopt);
         if (permits.size() > 5) permits.erase(permits.begin() + below(5));
       }
     });
@@ -586,12 +599,12 @@ TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
     }
     Call& running = calls[turn++ % calls.size()];
     --running.left;
-    running.permit->Release(kLong / 100, absl::Seconds(1), /*runs=*/true);
+    running.permit->Release(kLong / 100, absl::Seconds(1), clock_.Now());
     clock_.Advance(absl::Seconds(1));
   }
   EXPECT_GE(calls.size(), 8u);
   EXPECT_LE(calls.size(), 12u);  // Work that has run releases only its own part.
-  for (Call& call : calls) call.permit->Release(kLong, absl::Seconds(100), /*runs=*/false);
+  for (Call& call : calls) call.permit->Release(kLong, absl::Seconds(100), /*batch=*/std::nullopt);
   EXPECT_EQ(admission_.expected_wait(), absl::ZeroDuration());
 }
 
@@ -600,8 +613,8 @@ TEST_F(AdmissionTest, LongCallsAreChargedForUntilTheyEnd) {
 TEST_F(AdmissionTest, PartsReleaseNoMoreUnchargedTokensThanAreHeld) {
   const MaybePermit parts = Admit({.client = "parts", .tokens = 10, .work = absl::Seconds(2.2)});
   ASSERT_TRUE(parts.ok());
-  (*parts)->Release(4, absl::Seconds(0.88), /*runs=*/false);
-  (*parts)->Release(4, absl::Seconds(0.88), /*runs=*/false);
+  (*parts)->Release(4, absl::Seconds(0.88), /*batch=*/std::nullopt);
+  (*parts)->Release(4, absl::Seconds(0.88), /*batch=*/std::nullopt);
   // A call of any size is admitted while no uncharged tokens are held.
   const MaybePermit large = Admit({.client = "large", .tokens = 100'000, .work = absl::Seconds(2000)});
   EXPECT_TRUE(large.ok()) << large.status();
@@ -655,7 +668,7 @@ TEST_F(AdmissionTest, TokenizingDoesNotMakeTheQueueSlow) {
     const MaybePermit brief = Admit({.client = "b", .tokens = 1, .work = absl::Milliseconds(5)});
     ASSERT_TRUE(brief.ok()) << brief.status();
     ASSERT_TRUE((*brief)->Settle(1, absl::Milliseconds(5), false).ok());
-    (*brief)->Release(1, absl::Milliseconds(5), /*runs=*/true);
+    (*brief)->Release(1, absl::Milliseconds(5), clock_.Now());
     clock_.Advance(absl::Milliseconds(100));
   }
   EXPECT_EQ(admission_.expected_wait(), absl::Seconds(1));

@@ -177,10 +177,10 @@ TEST(BatchQueueTest, NothingIsLostOrDoubled) {
 // Counts what a job released.
 class CountingPermit final : public QueuePermit {
  public:
-  void Release(int64_t tokens, absl::Duration work, bool runs) override {
+  void Release(int64_t tokens, absl::Duration work, std::optional<absl::Time> batch) override {
     EXPECT_GT(tokens, 0);
     released += tokens;
-    if (runs) ran += tokens;
+    if (batch.has_value()) ran += tokens;
     released_work += work;
   }
 

@@ -235,7 +235,7 @@ TEST_F(SchedulerTest, JobsAreReleasedBeforeTheirLaneEnds) {
       absl::SleepFor(absl::Milliseconds(100));
       gone_ = true;
     }
-    void Release(int64_t, absl::Duration, bool) override {}
+    void Release(int64_t, absl::Duration, std::optional<absl::Time>) override {}
 
    private:
     std::atomic<bool>& gone_;
@@ -386,7 +386,7 @@ TEST_F(SchedulerTest, WorkFollowsTheTimesOfRecentBatches) {
 
 class CountingPermit final : public QueuePermit {
  public:
-  void Release(int64_t tokens, absl::Duration, bool) override { released += tokens; }
+  void Release(int64_t tokens, absl::Duration, std::optional<absl::Time>) override { released += tokens; }
 
   std::atomic<int64_t> released = 0;
 };
