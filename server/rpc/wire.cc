@@ -93,7 +93,9 @@ class WireCheck {
   absl::Status Malformed() const { return MalformedRequest("message"); }
 
   google::protobuf::io::CodedInputStream& in_;
-  std::map<const FieldDescriptor*, int64_t> counts_;  // Occurrences of each repeated field in the whole message.
+  // Occurrences of each field in the whole message. A field that is not repeated may occur again, too, and protobuf may
+  // allocate memory for each occurrence.
+  std::map<const FieldDescriptor*, int64_t> counts_;
 };
 
 // Returns whether the field may have this wire type. Repeated numbers may be packed or not.
@@ -136,7 +138,7 @@ absl::Status WireCheck::Check(const Descriptor& type, int depth, const std::stri
 
 absl::Status WireCheck::CheckNumber(const FieldDescriptor& field, uint32_t tag, const std::string& path) {
   using google::protobuf::internal::WireFormatLite;
-  if (field.is_repeated()) ++counts_[&field];
+  ++counts_[&field];
   if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_VARINT) {
     return WireFormatLite::SkipField(&in_, tag) ? absl::OkStatus() : Malformed();
   }
@@ -149,7 +151,7 @@ absl::Status WireCheck::CheckField(const FieldDescriptor& field, int depth, cons
   int size = 0;
   if (!in_.ReadVarintSizeAsInt(&size)) return Malformed();
   if (field.is_packable()) return CheckNumbers(field, size, path);
-  if (field.is_repeated()) ++counts_[&field];
+  ++counts_[&field];
   if (field.type() != FieldDescriptor::TYPE_MESSAGE) return in_.Skip(size) ? absl::OkStatus() : Malformed();
   const auto outer = in_.PushLimit(size);
   RETURN_IF_ERROR(Check(*field.message_type(), depth - 1, PathOf(path, field, index)));

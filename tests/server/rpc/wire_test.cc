@@ -68,6 +68,14 @@ TEST(WireTest, TooManyElementsAreRefusedBeforeParsing) {
   EXPECT_EQ(ErrorField(status), "ranges");
 }
 
+// Each switch of a oneof between its fields allocates memory.
+TEST(WireTest, SingularFieldsThatOccurTooOftenAreRefusedBeforeParsing) {
+  std::string bytes;
+  for (int64_t i = 0; i <= kMaxElements; ++i) bytes.append("\x0a\x00\x12\x00", 4);  // An empty text, empty token_ids.
+  v1::Input parsed;
+  EXPECT_EQ(ErrorReason(ParseMessage(Bytes(bytes), 1 << 20, parsed)), "TOO_MANY_ELEMENTS");
+}
+
 // Packed numbers take one byte each on the wire.
 TEST(WireTest, TooManyNumbersAreRefusedBeforeParsing) {
   v1::EmbedRequest request, parsed;
