@@ -1,5 +1,6 @@
 #include "server/rpc/call_record.h"
 
+#include <algorithm>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -83,6 +84,14 @@ absl::StatusOr<Caller> Identify(const Arrival& arrival, const HostContext& host)
                 .max_concurrent_calls = (*key)->max_concurrent_calls};
 }
 
+// Returns DEADLINE_EXCEEDED for a call that was cancelled at its deadline. gRPC cancels late calls, and a client resets
+// its call at its own deadline, which may be slightly earlier.
+absl::Status OrLate(const absl::Status& status, absl::Time arrival, absl::Time deadline, absl::Time now) {
+  if (!absl::IsCancelled(status) || deadline == absl::InfiniteFuture()) return status;
+  const absl::Duration margin = std::max(absl::Milliseconds(10), 0.01 * (deadline - arrival));
+  return now < deadline - margin ? status : DeadlineExceeded();
+}
+
 }  // namespace
 
 CallRecord::CallRecord(const ApiMethod& method, Arrival arrival, const HostContext& host)
@@ -137,7 +146,8 @@ std::string CallRecord::TraceIdText() const {
   return parent.has_value() ? ToHex(parent->trace_id) : "";
 }
 
-absl::Status CallRecord::Finish(const absl::Status& status) {
+absl::Status CallRecord::Finish(const absl::Status& ended) {
+  const absl::Status status = OrLate(ended, arrival_, deadline_, host_.clock.Now());
   if (RetryDelay(status).has_value()) host_.metrics.CountRejected(model_, OverloadLabel(status));
   const absl::Time now = host_.clock.Now();
   const absl::Duration duration = now - arrival_;

@@ -143,6 +143,25 @@ def test_a_call_that_is_late_in_a_long_queue_never_reaches_the_model(server, stu
     assert embedded_inputs(server) - before == 24
 
 
+def test_calls_beyond_their_deadline_are_not_counted_as_cancelled(server, stub, pb):
+    def count(code: str) -> float:
+        lines = (line for line in metrics(server).splitlines() if line.startswith("longembed_requests_total{"))
+        return sum(float(line.split()[-1]) for line in lines if f'code="{code}",method="Embed"' in line)
+
+    before = {code: count(code) for code in ("CANCELLED", "DEADLINE_EXCEEDED")}
+    for _ in range(5):  # Each is alone in the queue, so it is admitted whatever its size.
+        with pytest.raises(grpc.RpcError) as error:
+            stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 64), timeout=0.2)
+        assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        while 'longembed_queue_tokens{model="e5-small-v2"} 0' not in metrics(server):
+            time.sleep(0.05)
+    deadline = time.monotonic() + 30
+    while count("DEADLINE_EXCEEDED") - before["DEADLINE_EXCEEDED"] < 5:
+        assert time.monotonic() < deadline, metrics(server)
+        time.sleep(0.05)
+    assert count("CANCELLED") == before["CANCELLED"]
+
+
 def test_cancelled_calls_leave_the_queue(server, stub, pb):
     before = embedded_inputs(server)
     crowd = pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 32)
