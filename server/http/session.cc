@@ -171,7 +171,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (state_ == State::kIdle) return ReadHeader();
     // The client did not wait for its answer (pipelining), which is not supported. While an answer is being written,
     // the client may have read it already, so that is allowed.
-    if (state_ == State::kServing) last_request_ = true;
+    if (state_ == State::kServing) last_request_ = unread_ = true;
   }
 
   void ReadHeader() {
@@ -327,7 +327,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     state_ = State::kServing;
     timer_.expires_at(std::chrono::steady_clock::time_point::max());  // Also disables an expiry that is under way.
     if (buffer_.size() > 0) {
-      last_request_ = true;  // Pipelining is not supported.
+      last_request_ = unread_ = true;  // Pipelining is not supported.
     } else {
       Watch();
     }
