@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "model/errors/errors.h"
 #include "model/text/utf8.h"
 #include "server/api/http/embed_dialect.h"
@@ -49,13 +50,20 @@ bool IsSplade(const TeiContext& tei) {
   return manifest.pooling == Pooling::kNone && manifest.sparse_head != SparseHeadKind::kNone;
 }
 
+// Names remedies as TEI's requests do, whose `truncate` is true or false.
+absl::Status InTei(const absl::Status& status) {
+  absl::Status told(status.code(), absl::StrReplaceAll(status.message(), {{"truncate END or START", "truncate"}}));
+  status.ForEachPayload([&told](absl::string_view type, const absl::Cord& payload) { told.SetPayload(type, payload); });
+  return told;
+}
+
 class TeiDialect : public JsonDialect {
  public:
   explicit TeiDialect(const TeiContext& tei) : tei_(tei) {}
 
   Error Describe(const absl::Status& status) const override {
-    json error =
-        ErrorObject(InDialect(RenameField(status, "texts", "inputs"), "inputs", is_single_), {.message = "error"});
+    json error = ErrorObject(InTei(InDialect(RenameField(status, "texts", "inputs"), "inputs", is_single_)),
+                             {.message = "error"});
     const auto [type, http_status] = KindOf(status);
     error["error_type"] = type;
     return {http_status, JsonText(error)};
