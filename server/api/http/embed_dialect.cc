@@ -113,8 +113,9 @@ absl::Status CheckTokenIds(const v1::EmbedRequest& request, const ModelRegistry&
     const auto& ids = request.inputs(i).token_ids().ids();
     const auto &prefix = manifest.special_prefix, &suffix = manifest.special_suffix;
     const auto same = [](uint32_t id, int32_t special) { return id == static_cast<uint32_t>(special); };
+    // Without special tokens, nothing would tell the model's own tokens from those of another tokenizer.
     const bool whole =
-        ids.size() >= std::ssize(prefix) + std::ssize(suffix) &&
+        std::ssize(prefix) + std::ssize(suffix) > 0 && ids.size() >= std::ssize(prefix) + std::ssize(suffix) &&
         std::equal(prefix.begin(), prefix.end(), ids.begin(), [&](auto a, auto b) { return same(b, a); }) &&
         std::equal(suffix.rbegin(), suffix.rend(), ids.rbegin(), [&](auto a, auto b) { return same(b, a); });
     if (!whole) return ForeignTokens(absl::StrCat("inputs[", i, "]"), prefix, suffix);
