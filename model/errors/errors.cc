@@ -94,6 +94,12 @@ absl::Status TokenizerFailed(std::string_view what) {
   return Invalid("", "TOKENIZER_FAILED", absl::StrCat("cannot be tokenized: ", std::string(what)));
 }
 
+absl::Status QueryTooLong(int64_t tokens, int64_t capacity) {
+  return Invalid("", "INPUT_TOO_LONG",
+                 absl::StrCat("has ", tokens, " tokens (special tokens and prompt included); the limit of a query is ",
+                              capacity, ". To cut it, set options.truncate END or START"));
+}
+
 absl::Status InputTooLong(int64_t tokens, int64_t capacity) {
   return Invalid(
       "", "INPUT_TOO_LONG",

@@ -48,6 +48,8 @@ absl::Status InvalidUtf8(std::string_view field, size_t byte);
 // The tokenizer cannot encode the text. For example, it has an unknown word, and the vocabulary has no unknown token.
 absl::Status TokenizerFailed(std::string_view what);
 absl::Status InputTooLong(int64_t tokens, int64_t capacity);
+// The same for a query of TOKEN_VECTORS, which is never extended.
+absl::Status QueryTooLong(int64_t tokens, int64_t capacity);
 // For complete ids, which include their special tokens, so that truncation would remove these. `limit` names the field
 // that sets the capacity, if there is one.
 absl::Status CompleteIdsTooLong(int64_t tokens, int64_t capacity, std::string_view limit = "the limit");

@@ -126,7 +126,10 @@ class Planner {
     if (overhead_ >= capacity) return PromptTooLong(overhead_, capacity);
     if (overhead_ + content() > capacity) {
       if (input_.complete) return CompleteIdsTooLong(content(), capacity);
-      if (options_.truncate == Truncate::kNone) return InputTooLong(overhead_ + content(), capacity);
+      if (options_.truncate == Truncate::kNone) {
+        return is_query() ? QueryTooLong(overhead_ + content(), capacity)
+                          : InputTooLong(overhead_ + content(), capacity);
+      }
     }
     const Range kept = Moved(Kept(content(), capacity - overhead_, options_.truncate));
     plan_.tokens = overhead_ + kept.size();

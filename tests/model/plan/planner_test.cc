@@ -14,8 +14,10 @@
 namespace longembed {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 absl::StatusOr<Plan> PlanInput(const ModelManifest& model, const InputTokens& input, const PlanOptions& options) {
   RotaryTableCache tables;
@@ -153,6 +155,16 @@ TEST(PlannerTest, TakesExactlyTheCapacity) {
   EXPECT_EQ(ErrorReason(refused.status()), "INPUT_TOO_LONG");
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("17"));
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("16"));
+}
+
+// Windows do not apply to queries.
+TEST(PlannerTest, AQueryThatIsTooLongIsNotToldToUseWindows) {
+  const ModelManifest model = TokenVectorManifest();
+  const std::vector<int32_t> content = Ids(100);
+  const auto refused = PlanInput(model, {.content = content}, {.token_vectors = TokenVectors::kQuery});
+  EXPECT_EQ(ErrorReason(refused.status()), "INPUT_TOO_LONG");
+  EXPECT_THAT(std::string(refused.status().message()),
+              AllOf(HasSubstr("the limit of a query"), Not(HasSubstr("windows"))));
 }
 
 TEST(PlannerTest, TruncatesAtTheEndOrTheStart) {
