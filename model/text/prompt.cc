@@ -49,7 +49,8 @@ absl::StatusOr<PromptedTokens> TokenizeWithPrompt(const Tokenizer& tokenizer, st
   // The text may have megabytes, so it is copied only if there is a prompt.
   const std::string joined = prompt.empty() ? std::string() : std::string(prompt).append(text);
   // Includes room for the prompt's tokens; a byte may become several tokens.
-  const int64_t enough = max_tokens + 16 * static_cast<int64_t>(prompt.size());
+  const int64_t of_prompt = 16 * static_cast<int64_t>(prompt.size());
+  const int64_t enough = std::min(max_tokens, Tokenizer::kEverything - of_prompt) + of_prompt;
   HoldMemory hold_all;
   if (hold) hold_all = [&](int64_t bytes) { return hold(bytes + static_cast<int64_t>(joined.size())); };
   const absl::StatusOr<TokenizedText> tokens =
