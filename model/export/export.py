@@ -4,7 +4,6 @@ import importlib.metadata
 import io
 import json
 import os
-import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -444,6 +443,8 @@ def library_versions() -> dict[str, str]:
 def refuse_foreign_directory(out: Path) -> None:
     if out.exists() and not (out.is_dir() and ((out / manifest.FILE).exists() or not any(out.iterdir()))):
         raise ExportError(f"{out} exists and is not a model directory; choose another --out or remove it.")
+    if os.path.ismount(out):
+        raise ExportError(f"{out} is a mount point, which cannot be replaced as a whole; choose a folder in it.")
 
 
 def write(out: Path, writers: dict[str, Callable[[Path], object]], content: dict, verify: Callable[[Path], None]) -> None:
@@ -456,9 +457,17 @@ def write(out: Path, writers: dict[str, Callable[[Path], object]], content: dict
             write_file(fresh / name)
         manifest.write(fresh, content)
         verify(fresh)
-        if out.exists():
-            shutil.move(out, replaced)
-        fresh.rename(out)
+        try:
+            if out.exists():
+                out.rename(replaced)
+            try:
+                fresh.rename(out)
+            except OSError:
+                if replaced.exists():
+                    replaced.rename(out)
+                raise
+        except OSError as error:  # A mount point, for example. Moving its files one by one could lose them.
+            raise ExportError(f"{out} cannot be replaced ({error.strerror}); choose another --out.") from error
 
 
 def say(line: str) -> None:

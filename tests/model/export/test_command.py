@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 import tiny_colbert
@@ -256,6 +257,31 @@ def test_a_graph_that_differs_from_transformers_is_not_written(tiny, tmp_path, c
     assert "differs from transformers" in refusal(capsys)
     assert (out / "longembed-model.yaml").read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tiny-bert"]
+
+
+@pytest.mark.parametrize("busy", ["out", "fresh"])
+def test_a_directory_that_cannot_be_replaced_is_left_as_it_was(tiny, tmp_path, capsys, monkeypatch, busy):
+    out = tmp_path / "out"
+    assert main([str(tiny), "--out", str(out)]) == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name == busy:
+            raise OSError(16, "Device or resource busy")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert main([str(tiny), "--out", str(out), "--name", "other"]) == 1
+    assert "cannot be replaced (Device or resource busy)" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_a_mount_point_is_refused_before_the_work(tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path).endswith("volume"))
+    (tmp_path / "volume").mkdir()
+    assert main([str(tiny), "--out", str(tmp_path / "volume")]) == 1
+    assert "volume is a mount point" in capsys.readouterr().err
 
 
 def test_a_download_with_another_sum_is_refused(tmp_path):
