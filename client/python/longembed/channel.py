@@ -85,7 +85,7 @@ def _channel_options(max_receive_bytes: int | None) -> list[tuple[str, object]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.service_config", _service_config()),
         ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
-        # Finds a server that is gone without a word, so that a stream goes on at another one. The server allows a ping every 10 seconds by default.
+        # Finds a server that is gone without a word, so that a stream goes on at another one. The server allows a ping every 15 seconds.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
