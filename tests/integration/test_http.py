@@ -631,6 +631,23 @@ def test_an_authority_of_clients_need_not_be_a_root(mutual, authority, pb):
 # ------------------------------------------------------------------------------------------------------------------------- drain
 
 
+def test_a_client_that_pipelines_gets_its_first_answer_whole(http_server):
+    """The second request is not read. A connection that is closed with unread bytes is reset, and what the client has not received is lost."""
+    first = json.dumps({"input": ["a"] * 300}).encode()
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(30)
+        client.connect(("127.0.0.1", http_server.http_port))
+        client.sendall(head % len(first) + first + head % 150_000 + b"x" * 150_000)
+        time.sleep(0.5)
+        received = b""
+        while part := client.recv(1 << 16):
+            received += part
+    answered, body = received.split(b"\r\n\r\n", 1)
+    assert answered.startswith(b"HTTP/1.1 200 ") and len(body) == int(re.search(rb"Content-Length: (\d+)", answered)[1]) > 1_000_000
+
+
 def test_sigterm_finishes_what_has_begun(secured, authority):
     """Must be the last test that uses this server."""
     web = Http(secured.http_port, tls_of(authority))

@@ -343,18 +343,6 @@ TEST_F(HttpServerTest, NamesTwoFieldsOfWhichAtMostOneMayBeSet) {
   EXPECT_THAT(Ask(Post("/longembed/v1/embed", R"({"inputs": [{"text": "a", "tokenIds": null}]})")), HasSubstr(" 200 "));
 }
 
-// The second request is not read. A connection that is closed with unread bytes is reset, and what the client has not
-// received is lost.
-TEST_F(HttpServerTest, AClientThatPipelinesGetsItsFirstAnswerWhole) {
-  RawConnection connection(http_->port());
-  connection.Send(absl::StrCat(Get("/docs"), Post("/v1/embeddings", std::string(150'000, 'x'))));
-  absl::SleepFor(absl::Milliseconds(300));
-  bool closed = false;
-  const std::string answer = connection.ReadToEnd(closed);
-  EXPECT_TRUE(closed);
-  EXPECT_THAT(answer, AllOf(HasSubstr(" 200 "), HasSubstr("</html>")));
-}
-
 // Errors name remedies that the dialect has.
 TEST_F(HttpServerTest, TellsClientsOfTeiToSetTruncate) {
   const std::string answer = Ask(Post("/embed", R"({"inputs": "a a a a a a a a a a a a a a a a a a a a a a a a"})"));
