@@ -349,6 +349,21 @@ TEST_F(HttpServerTest, TellsClientsOfTeiToSetTruncate) {
   EXPECT_THAT(answer, AllOf(HasSubstr(" 422 "), HasSubstr("set truncate"), Not(HasSubstr("END or START"))));
 }
 
+// Nothing tells the ids of such a model from those of another tokenizer.
+TEST_F(HttpServerTest, RefusesTokenIdsOfAModelWithoutSpecialTokens) {
+  FakeServer::Options options = Options(absl::Minutes(10));
+  options.manifest = FakeManifest();
+  options.manifest->special_prefix = options.manifest->special_suffix = {};
+  FakeServer server(options);
+  HttpServer http(config_, server.host(), MakeRoutes(server.apis(), config_.http, server.health()),
+                  *Acceptor::Listen("127.0.0.1:0", {.silence = absl::Seconds(10)}), nullptr);
+  RawConnection connection(http.port());
+  connection.Send(Post("/v1/embeddings", R"({"input": [[50, 51]]})"));
+  EXPECT_THAT(connection.ReadResponse(), AllOf(HasSubstr(" 400 "), HasSubstr("FOREIGN_TOKENS")));
+  connection.Send(Post("/v1/embeddings", kHello));
+  EXPECT_THAT(connection.ReadResponse(), HasSubstr(" 200 "));
+}
+
 TEST_F(HttpServerTest, TakesTokenIdsOfTheModelAndNamesFieldsAsTheDialectDoes) {
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [1, 50, 2]})")), HasSubstr(" 200 "));
   EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": [[50, 2]]})")),
