@@ -87,7 +87,7 @@ TEST_F(TokenVectorsTest, ThePromptsNameAlsoChoosesQueryOrDocument) {
 
 TEST_F(TokenVectorsTest, ALongQueryIsRefusedOrCut) {
   v1::EmbedRequest request = Request("a a a a a a", EmbedOptions::QUERY);
-  EXPECT_THAT(Embed(request).error_message(), HasSubstr("the limit is 6"));
+  EXPECT_THAT(Embed(request).error_message(), HasSubstr("the limit of a query is 6"));
   request.mutable_options()->set_truncate(EmbedOptions::END);
   v1::EmbedResponse response;
   ASSERT_TRUE(Embed(request, &response).ok());
