@@ -11,6 +11,7 @@
 #include "model/errors/errors.h"
 #include "server/api/http/json_message.h"
 #include "server/errors/errors.h"
+#include "server/errors/reworded.h"
 #include "server/http/json.h"
 #include "server/rpc/wire.h"
 #include "system/return_if_error.h"
@@ -136,10 +137,7 @@ absl::Status InDialect(const absl::Status& status, std::string_view inputs, bool
   const std::string field = ErrorField(renamed);
   renamed = RenameField(renamed, field, absl::StrReplaceAll(field, {{".token_ids.ids", ""}, {".token_ids", ""}}));
   // The message, too, names options as longembed.v1 does.
-  absl::Status told(renamed.code(), absl::StrReplaceAll(renamed.message(), {{"options.", ""}}));
-  renamed.ForEachPayload(
-      [&told](absl::string_view type, const absl::Cord& payload) { told.SetPayload(type, payload); });
-  return told;
+  return Reworded(renamed, renamed.code(), absl::StrReplaceAll(renamed.message(), {{"options.", ""}}));
 }
 
 void AppendVector(const v1::Embedding& embedding, std::string& text) {

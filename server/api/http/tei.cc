@@ -12,6 +12,7 @@
 #include "model/text/utf8.h"
 #include "server/api/http/embed_dialect.h"
 #include "server/errors/errors.h"
+#include "server/errors/reworded.h"
 #include "server/http/json.h"
 #include "system/return_if_error.h"
 #include "tei/v1/http.pb.h"
@@ -52,9 +53,8 @@ bool IsSplade(const TeiContext& tei) {
 
 // Names remedies as TEI's requests do, whose `truncate` is true or false.
 absl::Status InTei(const absl::Status& status) {
-  absl::Status told(status.code(), absl::StrReplaceAll(status.message(), {{"truncate END or START", "truncate"}}));
-  status.ForEachPayload([&told](absl::string_view type, const absl::Cord& payload) { told.SetPayload(type, payload); });
-  return told;
+  return Reworded(status, status.code(),
+                  absl::StrReplaceAll(status.message(), {{"truncate END or START", "truncate"}}));
 }
 
 class TeiDialect : public JsonDialect {

@@ -13,6 +13,7 @@
 #include "server/core/embed_call.h"
 #include "server/core/tokenizer_memory.h"
 #include "server/errors/errors.h"
+#include "server/errors/reworded.h"
 #include "server/errors/within_memory.h"
 #include "system/return_if_error.h"
 #include "tei/v1/http.pb.h"
@@ -52,14 +53,6 @@ absl::StatusOr<Truncate> TruncateOf(bool truncate, int direction) {
   }
   if (!truncate) return Truncate::kNone;
   return direction == tei::v1::TRUNCATION_DIRECTION_RIGHT ? Truncate::kEnd : Truncate::kStart;
-}
-
-// Returns the status with another code and message, and the same payloads.
-absl::Status Reworded(const absl::Status& status, absl::StatusCode code, absl::string_view message) {
-  absl::Status reworded(code, message);
-  status.ForEachPayload(
-      [&reworded](absl::string_view type, const absl::Cord& payload) { reworded.SetPayload(type, payload); });
-  return reworded;
 }
 
 // Names fields and remedies as tei.v1 does, whose requests hold one text and no options of longembed.v1.
