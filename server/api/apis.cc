@@ -14,7 +14,7 @@ absl::StatusOr<std::unique_ptr<Apis>> Apis::Make(const TeiConfig& tei, const Api
 }
 
 Services Apis::services() {
-  Services all{&longembed_};
+  Services all{{v1::EmbeddingService::service_full_name(), &longembed_}};
   if (tei_ == nullptr) return all;
   const Services tei = tei_->services();
   all.insert(all.end(), tei.begin(), tei.end());

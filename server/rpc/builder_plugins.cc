@@ -17,8 +17,7 @@ class PluginFilter final : public grpc::ServerBuilderOption {
   void UpdateArguments(grpc::ChannelArguments*) override {}
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
     std::erase_if(*plugins, [this](const std::unique_ptr<grpc::ServerBuilderPlugin>& plugin) {
-      return (plugin->name() == "proto_server_reflection" && !wanted_.reflection) ||
-             (plugin->name() == "channelz_service" && !wanted_.channelz);
+      return plugin->name() == "proto_server_reflection" || (plugin->name() == "channelz_service" && !wanted_.channelz);
     });
   }
 

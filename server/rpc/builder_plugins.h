@@ -7,12 +7,11 @@
 namespace longembed {
 
 struct BuilderPlugins {
-  bool reflection = false;
   bool channelz = false;
 };
 
-// Removes the services that are not configured from a server. Both otherwise join every server of the process once
-// their library is loaded or has been enabled.
+// Removes the services that are not wanted from a server. Otherwise, once enabled, channelz joins every server of the
+// process, and gRPC's reflection (reflection.h has our own) where its library is loaded.
 void SelectPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted);
 
 // Turns compression off. gRPC would inflate a compressed message before authentication and without a limit: it checks

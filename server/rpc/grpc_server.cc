@@ -4,7 +4,6 @@
 #include <grpc/grpc.h>
 #include <grpc/support/log.h>
 #include <grpcpp/ext/channelz_service_plugin.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
@@ -67,8 +66,14 @@ void EnablePlugins(const ServerConfig& config) {
   google::protobuf::SetLogHandler(nullptr);      // It logs each malformed request; the client gets the error.
   grpc::EnableDefaultHealthCheckService(false);  // We have our own (health.h).
   if (config.channelz) grpc::channelz::experimental::InitChannelzService();
-  if (!config.reflection) return;
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+}
+
+// Returns the names of what a server with these services offers, apart from reflection.
+std::vector<std::string> NamesOf(const Services& services, bool channelz) {
+  std::vector<std::string> names{grpc::health::v1::Health::service_full_name()};
+  for (const NamedService& named : services) names.push_back(named.name);
+  if (channelz) names.emplace_back("grpc.channelz.v1.Channelz");
+  return names;
 }
 
 }  // namespace
@@ -81,12 +86,16 @@ absl::Status GrpcServer::Start(const Services& services, Health& health, std::un
   health_service_ = std::make_unique<HealthService>(health, context_);
   grpc::ServerBuilder builder;
   Configure(builder, config_);
-  SelectPlugins(builder, {.reflection = config_.reflection, .channelz = config_.channelz});
+  SelectPlugins(builder, {.channelz = config_.channelz});
   RefuseCompression(builder);
   credentials_ = MakeCredentials(certificates);
   intake_ = std::make_unique<ConnectionIntake>(builder, credentials_);
   builder.RegisterService(health_service_.get());
-  for (grpc::Service* const service : services) builder.RegisterService(service);
+  for (const NamedService& named : services) builder.RegisterService(named.service);
+  if (config_.reflection) {
+    reflection_ = std::make_unique<Reflection>(NamesOf(services, config_.channelz), context_);
+    for (const NamedService& named : reflection_->services()) builder.RegisterService(named.service);
+  }
   builder.RegisterCallbackGenericService(&unknown_methods_);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) return absl::InternalError("gRPC cannot build the server");
@@ -104,13 +113,13 @@ void GrpcServer::StartAccepting() {
 }
 
 // Our own services check keys themselves, to give better errors and to identify the caller. The guard checks keys for
-// gRPC's services.
+// gRPC's (channelz).
 std::shared_ptr<grpc::ServerCredentials> GrpcServer::MakeCredentials(CertificateStore* certificates) {
   if (certificates == nullptr) return grpc::InsecureServerCredentials();
   if (context_.api_keys == nullptr) return MakeTlsCredentials(*certificates, nullptr);
   return MakeTlsCredentials(*certificates, [&context = context_](std::string_view path, std::string_view authorization,
                                                                  std::string_view key) {
-    for (const char* open : {"/grpc.health.v1.Health/", "/longembed.v1.", "/tei.v1."}) {
+    for (const char* open : {"/grpc.health.v1.Health/", "/grpc.reflection.", "/longembed.v1.", "/tei.v1."}) {
       if (absl::StartsWith(std::string(path), open)) return absl::OkStatus();
     }
     return CheckApiKey(authorization, key, *context.api_keys, context.metrics).status();
@@ -126,7 +135,7 @@ void GrpcServer::Shutdown(absl::Duration timeout, const std::function<bool()>& i
   acceptor_->Stop();
   context_.streams->Drain();
   health_->EndWatches();
-  // gRPC also waits for streams of its own services (reflection), which their clients never end.
+  // gRPC also waits for connections that their clients never close.
   const std::jthread cut([this, &is_forced](const std::stop_token& stop) { CutOffWhenDone(stop, is_forced); });
   server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout));
   server_->Wait();

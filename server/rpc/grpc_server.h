@@ -20,14 +20,13 @@
 #include "server/rpc/connection_intake.h"
 #include "server/rpc/health.h"
 #include "server/rpc/host_context.h"
+#include "server/rpc/named_service.h"
+#include "server/rpc/reflection.h"
 #include "server/rpc/stream_host.h"
 #include "server/rpc/unknown_methods.h"
 #include "server/security/certificates.h"
 
 namespace longembed {
-
-// The services of an API. They must outlive the server.
-using Services = std::vector<grpc::Service*>;
 
 // The server on `listen`. Once Start has returned, multiple threads can call the other methods without external
 // synchronization.
@@ -47,8 +46,7 @@ class GrpcServer {
   int port() const { return acceptor_->port(); }
 
   // Rejects new calls, lets running calls finish and streams answer what they have read. Cancels what still runs after
-  // `timeout`, or as soon as `is_forced` (polled on another thread; may be null) returns true. Streams of gRPC's own
-  // services end with the last of our calls.
+  // `timeout`, or as soon as `is_forced` (polled on another thread; may be null) returns true.
   void Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced = nullptr);
 
  private:
@@ -60,6 +58,7 @@ class GrpcServer {
   const HostContext& context_;
   Health* health_ = nullptr;
   std::unique_ptr<HealthService> health_service_;
+  std::unique_ptr<Reflection> reflection_;
   UnknownMethods unknown_methods_;
   std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<Acceptor> acceptor_;

@@ -15,7 +15,7 @@
 
 namespace longembed {
 
-// Checks every call's metadata before gRPC passes it to any service, including gRPC's own (reflection, channelz).
+// Checks every call's metadata before gRPC passes it to any service, including gRPC's own (channelz).
 // `path` is "/package.Service/Method". A missing header is empty. Called on any thread; must not block.
 using CallGuard =
     std::function<absl::Status(std::string_view path, std::string_view authorization, std::string_view api_key)>;

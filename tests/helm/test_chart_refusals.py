@@ -53,7 +53,6 @@ REFUSED = {
     "a bulk wait that cannot be compared": ({"config": {"limits": {"max_bulk_queue_wait": "500ms"}}}, "/config/limits/max_bulk_queue_wait"),
     "keys on plaintext": (KEYS, "/apiKeys/allowPlaintext"),
     "keys in a secret on plaintext": ({"apiKeys": {"existingSecret": "keys"}}, "/apiKeys/allowPlaintext"),
-    "keys on plaintext with reflection": ({"apiKeys": {**KEYS["apiKeys"], "allowPlaintext": True}, "config": {"reflection": True}}, "/config/reflection"),
     "keys on plaintext with channelz": ({"apiKeys": {**KEYS["apiKeys"], "allowPlaintext": True}, "config": {"channelz": True}}, "/config/channelz"),
     "keys in two places": ({**TLS, "apiKeys": {**KEYS["apiKeys"], "existingSecret": "keys"}}, "/apiKeys/keys"),
     "a plain key": ({**TLS, "apiKeys": {"keys": [{"name": "search", "key": "hunter2"}]}}, "'key' not allowed"),

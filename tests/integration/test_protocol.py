@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -66,6 +67,49 @@ def test_reflection_describes_every_service(channel):
     methods = {method.name for method in described.method}
     assert methods == {"Embed", "EmbedStream", "Explain", "Tokenize", "ListModels", "GetModel"}
     assert database.FindFileContainingSymbol("grpc.health.v1.Health").service[0].name == "Health"
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_both_versions_of_reflection_answer_every_question(channel, version):
+    ask = channel.stream_stream(  # The versions have the same messages.
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    type_ = "google.protobuf.MethodOptions"
+    questions = {
+        "list_services": {"list_services": ""},
+        "file": {"file_by_filename": "longembed/v1/embedding.proto"},
+        "symbol": {"file_containing_symbol": "longembed.v1.EmbeddingService.Embed"},
+        "extension": {"file_containing_extension": {"containing_type": type_, "extension_number": 1}},
+        "extensions": {"all_extension_numbers_of_type": type_},
+        "no file": {"file_by_filename": "none.proto"},
+        "no type": {"all_extension_numbers_of_type": "none.Type"},
+        "nothing": {},
+    }
+    answers = list(ask(reflection_pb2.ServerReflectionRequest(host="h", **question) for question in questions.values()))
+    found = dict(zip(questions, answers, strict=True))
+    assert all(answer.valid_host == answer.original_request.host == "h" for answer in answers)
+    services = {service.name for service in found["list_services"].list_services_response.service}
+    assert services == {f"grpc.reflection.{v}.ServerReflection" for v in ("v1", "v1alpha")} | {
+        "grpc.health.v1.Health", "longembed.v1.EmbeddingService", "tei.v1.Info", "tei.v1.Embed", "tei.v1.Tokenize", "tei.v1.Predict", "tei.v1.Rerank"
+    }  # fmt: skip
+    for name in ("file", "symbol"):
+        files = [descriptor_pb2.FileDescriptorProto.FromString(file) for file in found[name].file_descriptor_response.file_descriptor_proto]
+        assert files[0].name == "longembed/v1/embedding.proto"
+        assert {imported for file in files for imported in file.dependency} <= {file.name for file in files}
+    assert list(found["extensions"].all_extension_numbers_response.extension_number) == []
+    codes = {name: found[name].error_response.error_code for name in ("extension", "no file", "no type", "nothing")}
+    assert codes == {"extension": 5, "no file": 5, "no type": 5, "nothing": 3}
+    assert "none.proto" in found["no file"].error_response.error_message
+
+
+def test_reflection_takes_no_large_or_unknown_fields(channel):
+    call = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    for message, words in ((b"\x7a\x00" * (4 << 20), "limit"), (b"\x7a\x00", "15"), (b"\x1a\x85\x27" + b"x" * 5000, "limit")):
+        with pytest.raises(grpc.RpcError) as error:
+            list(call(iter([message]), timeout=20))
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT and words in error.value.details(), error.value
 
 
 def test_errors_carry_details(stub, pb):
@@ -149,17 +193,18 @@ def test_calls_beyond_their_deadline_are_not_counted_as_cancelled(server, stub, 
         return sum(float(line.split()[-1]) for line in lines if f'code="{code}",method="Embed"' in line)
 
     before = {code: count(code) for code in ("CANCELLED", "DEADLINE_EXCEEDED")}
-    for _ in range(5):  # Each is alone in the queue, so it is admitted whatever its size.
+    new = lambda code: count(code) - before[code]  # noqa: E731
+    for _ in range(40):
+        # Each is alone in the queue, so it is admitted whatever its size. On a busy machine a call may end before the server has read it.
         with pytest.raises(grpc.RpcError) as error:
-            stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 64), timeout=0.2)
+            stub.Embed(pb[0].EmbedRequest(inputs=[pb[0].Input(text=LONG)] * 64), timeout=0.3)
         assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         while 'longembed_queue_tokens{model="e5-small-v2"} 0' not in metrics(server):
             time.sleep(0.05)
-    deadline = time.monotonic() + 30
-    while count("DEADLINE_EXCEEDED") - before["DEADLINE_EXCEEDED"] < 5:
-        assert time.monotonic() < deadline, metrics(server)
-        time.sleep(0.05)
-    assert count("CANCELLED") == before["CANCELLED"]
+        if new("DEADLINE_EXCEEDED") + new("CANCELLED") >= 5:
+            break
+    # The client's reset may arrive long before the server's own deadline if the request was on its way for long.
+    assert new("DEADLINE_EXCEEDED") >= 4 and new("CANCELLED") <= 1, (new("DEADLINE_EXCEEDED"), new("CANCELLED"))
 
 
 def test_cancelled_calls_leave_the_queue(server, stub, pb):
@@ -429,7 +474,7 @@ def test_the_server_needs_no_reader_of_its_log(tmp_path):
 def test_keys_are_reloaded_without_calls(tmp_path):
     keys = tmp_path / "keys.yaml"
     keys.write_text("keys: [{name: a, key: first}]")
-    running = start_server(tmp_path, ["e5-small-v2"], f"reflection: false\napi_keys: {keys}\n")
+    running = start_server(tmp_path, ["e5-small-v2"], f"api_keys: {keys}\n")
     keys.write_text("keys: [{name: a, key: second}]")
     await_log(running.log, '"event":"reloaded","what":"api_keys"')
     keys.write_text("keys: [")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROTOS = ROOT / "proto"
 GOLDEN = ROOT / "tests/golden/proto_surface.txt"
 OURS = ("longembed/v1/embedding.proto", "tei/v1/tei.proto")
-COPIES = ("google/rpc/status.proto", "google/rpc/error_details.proto", "grpc/health/v1/health.proto")
+COPIES = ("google/rpc/status.proto", "google/rpc/error_details.proto", "grpc/health/v1/health.proto", "grpc/reflection/v1alpha/reflection.proto")
 
 Field = descriptor_pb2.FieldDescriptorProto
 

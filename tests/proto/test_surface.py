@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, text_format
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -69,9 +69,10 @@ def test_enums_begin_at_zero_and_use_no_number_twice(file):
 def originals() -> dict[str, descriptor_pb2.FileDescriptorProto]:
     from google.rpc import error_details_pb2, status_pb2
     from grpc_health.v1 import health_pb2
+    from grpc_reflection.v1alpha import reflection_pb2
 
     found = {}
-    for copy, module in zip(surface.COPIES, (status_pb2, error_details_pb2, health_pb2)):
+    for copy, module in zip(surface.COPIES, (status_pb2, error_details_pb2, health_pb2, reflection_pb2), strict=True):
         found[copy] = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(found[copy])
     return found
@@ -85,9 +86,20 @@ def test_copies_are_the_originals():
         original.name = copy.name
         if copy.package == "grpc.health.v1":  # The gRPC version of the server does not have List yet.
             del original.message_type[2:], original.service[0].method[1]
-        assert [method.name for service in original.service for method in service.method] in ([], ["Check", "Watch"])
+        assert [method.name for service in original.service for method in service.method] in ([], ["Check", "Watch"], ["ServerReflectionInfo"])
         copy.ClearField("source_code_info"), original.ClearField("source_code_info")
         assert without_json_names(copy) == without_json_names(original), f"{copy.name} is not the original's text any more; copy it again"
+
+
+def test_reflection_v1_is_v1alpha_under_another_name():
+    """No Python package has v1. The server answers both with the same messages."""
+    v1, alpha = surface.files(("grpc/reflection/v1/reflection.proto", "grpc/reflection/v1alpha/reflection.proto"))
+    for file in (v1, alpha):
+        file.ClearField("options"), file.ClearField("source_code_info")
+    renamed = descriptor_pb2.FileDescriptorProto()
+    text_format.Parse(text_format.MessageToString(v1).replace("reflection.v1.", "reflection.v1alpha.").replace('reflection.v1"', 'reflection.v1alpha"'), renamed)
+    renamed.name = alpha.name
+    assert renamed == alpha
 
 
 def without_json_names(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:

@@ -111,6 +111,14 @@ absl::StatusOr<std::unique_ptr<TeiServices>> TeiServices::Make(const TeiConfig& 
   return std::unique_ptr<TeiServices>(new TeiServices(std::move(context), host));
 }
 
+Services TeiServices::services() {
+  return {{tei::v1::Info::service_full_name(), &info_},
+          {tei::v1::Embed::service_full_name(), &embed_},
+          {tei::v1::Tokenize::service_full_name(), &tokenize_},
+          {tei::v1::Predict::service_full_name(), &predict_},
+          {tei::v1::Rerank::service_full_name(), &rerank_}};
+}
+
 std::vector<std::string> TeiServices::names() {
   return {tei::v1::Info::service_full_name(), tei::v1::Embed::service_full_name(),
           tei::v1::Tokenize::service_full_name()};

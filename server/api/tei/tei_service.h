@@ -117,7 +117,7 @@ class TeiServices {
   static absl::StatusOr<std::unique_ptr<TeiServices>> Make(const TeiConfig& config, const ApiContext& api,
                                                            const Profiles& profiles, const HostContext& host);
 
-  Services services() { return {&info_, &embed_, &tokenize_, &predict_, &rerank_}; }
+  Services services();
   const TeiContext& context() const { return context_; }
   // Returns the names of the services that report health.
   static std::vector<std::string> names();

@@ -134,7 +134,7 @@ models: [{path: a}]
 }
 
 TEST(ConfigTest, KeysNeedNoTlsWhereGrpcsOwnServicesAreOff) {
-  const auto config = ParseConfig("api_keys: k.yaml\nreflection: false\nmodels: [{path: x}]", "");
+  const auto config = ParseConfig("api_keys: k.yaml\nmodels: [{path: x}]", "");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_FALSE(config->tls.enabled());
   EXPECT_TRUE(
@@ -202,11 +202,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: example.org}", "allowed_origin is \"example.org\""},
         BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: 'https://Example.org'}", "which is not an origin"},
         BadConfig{"models: [{path: x}]\nhttp: {allowed_origin: \"*\\r\\nx: y\"}", "which is not an origin"},
-        // gRPC answers reflection and channelz itself, without checking keys.
-        BadConfig{"models: [{path: x}]\napi_keys: k", "reflection must be false with api_keys"},
-        BadConfig{"models: [{path: x}]\napi_keys: k\nreflection: true", "reflection must be false with api_keys"},
-        BadConfig{"models: [{path: x}]\napi_keys: k\nreflection: false\nchannelz: true",
-                  "channelz must be false with api_keys"},
+        // gRPC answers channelz itself, without checking keys.
+        BadConfig{"models: [{path: x}]\napi_keys: k\nchannelz: true", "channelz must be false with api_keys"},
         BadConfig{"models: [{path: x}]\nconnections: {max: 0}", "connections.max must be a whole number from 1"},
         BadConfig{"models: [{path: x}]\nconnections: {max_streams: 0}", "connections.max_streams must be"},
         BadConfig{"models: [{path: x}]\nconnections: {max_age: 10}", "connections.max_age must be a duration"},

@@ -109,7 +109,7 @@ TEST(OverridesTest, OtherVariablesAreLeftAlone) {
 TEST(OverridesTest, ChecksAcrossKeysSeeTheFileAndTheEnvironment) {
   EXPECT_THAT(ErrorOf({"LONGEMBED__TLS__KEY=k"}), HasSubstr("needs both certificate and key"));
   EXPECT_EQ(ErrorOf({"LONGEMBED__TLS__KEY=k"}, "tls: {certificate: c}\nmodels: [{path: m}]\n"), "");
-  EXPECT_THAT(ErrorOf({"LONGEMBED__API_KEYS=k"}), HasSubstr("reflection must be false"));
+  EXPECT_THAT(ErrorOf({"LONGEMBED__API_KEYS=k", "LONGEMBED__CHANNELZ=true"}), HasSubstr("channelz must be false"));
   EXPECT_EQ(ErrorOf({"LONGEMBED__REFLECTION=false"}, "api_keys: k\nmodels: [{path: m}]\n"), "");
 }
 
