@@ -238,6 +238,11 @@ absl::Status TooManyRunTokens(int64_t tokens, int64_t limit) {
                    limit));
 }
 
+absl::Status TooManySpanTokens(int64_t tokens, int64_t limit) {
+  return Invalid("", "TOO_MANY_TOKENS",
+                 absl::StrCat("has spans of ", tokens, " tokens together, overlaps included; the limit is ", limit));
+}
+
 absl::Status NoSpanWithTokens() {
   return Invalid("", "NO_SPANS", "has no span with a token in it; at least 1 is needed");
 }

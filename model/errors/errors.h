@@ -82,6 +82,7 @@ absl::Status OverlapTooLarge(std::string_view field, int64_t overlap, int64_t co
 // Several vectors of one input. The field is relative to the input.
 absl::Status TooManyVectors(int64_t vectors, int64_t limit);
 absl::Status TooManyRunTokens(int64_t tokens, int64_t limit);
+absl::Status TooManySpanTokens(int64_t tokens, int64_t limit);
 absl::Status NoSpanWithTokens();
 absl::Status SpanOutOfRange(size_t index, int64_t start, int64_t end, std::string_view what, int64_t size);
 absl::Status SpanEmpty(size_t index);

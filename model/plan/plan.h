@@ -39,7 +39,8 @@ struct Plan {
   bool estimated = false;
   int64_t capacity = 0;  // Maximum tokens of one sequence under these options and limits.
 
-  int64_t run_tokens() const;  // Tokens of all sequences together.
+  int64_t run_tokens() const;   // Tokens of all sequences together.
+  int64_t span_tokens() const;  // Tokens of all spans together, counted once for each span.
   // Returns the number of rows that the encoder gives.
   int64_t rows() const { return parts.empty() ? vectors() : static_cast<int64_t>(parts.size()); }
   int64_t vectors() const { return static_cast<int64_t>(spans.empty() ? sequences.size() : spans.size()); }

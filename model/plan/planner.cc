@@ -295,6 +295,8 @@ class Planner {
       if (count == options_.limits.max_vectors) return TooManyVectors(count + 1, count);
       plan_.spans.push_back(clipped);
     }
+    const int64_t pooled = plan_.span_tokens(), max = options_.limits.max_run_tokens;
+    if (pooled > max) return TooManySpanTokens(pooled, max);
     return plan_.spans.empty() ? NoSpanWithTokens() : absl::OkStatus();
   }
 

@@ -200,6 +200,12 @@ absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit) {
                  absl::StrCat("would run ", tokens, " tokens through the model; the limit per call is ", limit));
 }
 
+absl::Status TooManySpanTokensInCall(int64_t tokens, int64_t limit) {
+  return Invalid(
+      "inputs", "TOO_MANY_TOKENS",
+      absl::StrCat("has spans of ", tokens, " tokens together, overlaps included; the limit per call is ", limit));
+}
+
 absl::Status TooManyTokens(int64_t tokens, int64_t limit) {
   return Invalid(
       "", "TOO_MANY_TOKENS",

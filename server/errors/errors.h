@@ -73,6 +73,7 @@ absl::Status NoInputs(std::string_view field);
 absl::Status TooManyInputs(std::string_view field, int64_t count, int64_t limit);
 absl::Status TooManyVectorsInCall(int64_t vectors, int64_t limit);
 absl::Status TooManyRunTokensInCall(int64_t tokens, int64_t limit);
+absl::Status TooManySpanTokensInCall(int64_t tokens, int64_t limit);
 // For a Tokenize call. `limit` is what its earlier texts have left.
 absl::Status TooManyTokens(int64_t tokens, int64_t limit);
 absl::Status PromptTooLarge(int64_t bytes, int64_t limit);

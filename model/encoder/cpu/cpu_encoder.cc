@@ -262,6 +262,7 @@ class CpuEncoder final : public Encoder {
     }
     if (cancellation.IsCancelled()) return EncoderCancelled();  // The last segment may be incomplete.
     VectorBlock block = PoolSpans(call, CompactedSpans(batch.spans, pooled), pooled_rows);
+    if (cancellation.IsCancelled()) return EncoderCancelled();
     for (const DenseStep& step : dense_) block = RunDense(call, step, block);
     return block;
   }
@@ -329,11 +330,11 @@ class CpuEncoder final : public Encoder {
   }
 
   static std::vector<Range> CompactedSpans(std::vector<Range> spans, const std::vector<Range>& pooled) {
+    std::vector<int32_t> before;  // For each range, the number of compacted rows before it.
+    for (int32_t rows = 0; const Range range : pooled) before.push_back(std::exchange(rows, rows + range.size()));
     for (Range& span : spans) {
-      int32_t before = 0;  // Number of compacted rows before this range.
-      auto rows = pooled.begin();
-      for (; rows->end < span.end; ++rows) before += rows->size();
-      const int32_t start = before + span.start - rows->start;
+      const auto range = std::ranges::lower_bound(pooled, span.end, {}, &Range::end);
+      const int32_t start = before[static_cast<size_t>(range - pooled.begin())] + span.start - range->start;
       span = {start, start + span.size()};
     }
     return spans;
@@ -568,9 +569,13 @@ class CpuEncoder final : public Encoder {
     } else if (program_.final_norm) {
       kernels_.rms_norm(out, out, rows, width_, program_.final_norm.data, program_.final_norm_epsilon);
     }
-    for (size_t i = 0; i < spans.size(); ++i) {
-      kernels_.mean(out.from(spans[i].start), spans[i].size(), width_, block.values.data() + i * width_);
-    }
+    // Spans may overlap, so that their means take longer than the layers.
+    const std::vector<Range> chunks = Chunks({0, block.rows}, kChunkRows);
+    call.ParallelFor(static_cast<int>(chunks.size()), [&](int chunk) {
+      for (auto i = static_cast<size_t>(chunks[chunk].start); i < static_cast<size_t>(chunks[chunk].end); ++i) {
+        kernels_.mean(out.from(spans[i].start), spans[i].size(), width_, block.values.data() + i * width_);
+      }
+    });
     return block;
   }
 

@@ -547,6 +547,24 @@ TEST(PlannerTest, SpansTakeEachTokenFromTheWindowInWhichItIsFarthestFromAnEdge) 
   EXPECT_EQ(ErrorReason(PlanInput(FakeManifest(), input, options).status()), "TOO_MANY_VECTORS");
 }
 
+// Overlapping spans of one text take many times as long to pool as its tokens.
+TEST(PlannerTest, TheTokensOfAllSpansAreBounded) {
+  const std::vector<int32_t> content = Ids(10);
+  const std::vector<Range> ranges(5, Range{0, 10});
+  const SpanChoice choice{.ranges = ranges};
+  PlanOptions options{.limits = {.max_run_tokens = 50}};
+  const auto plan = PlanInput(FakeManifest(), {.content = content, .spans = &choice}, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->span_tokens(), 50);
+  options.limits.max_run_tokens = 49;
+  for (const bool windows : {false, true}) {
+    if (windows) options.extension.windows = Windows{.tokens = 8};
+    const auto refused = PlanInput(FakeManifest(), {.content = content, .spans = &choice}, options);
+    EXPECT_EQ(ErrorReason(refused.status()), "TOO_MANY_TOKENS") << windows;
+    EXPECT_THAT(refused.status().message(), HasSubstr("spans of 50 tokens together"));
+  }
+}
+
 // Uses the same windows for the last 30 of 40 content tokens.
 TEST(PlannerTest, SpansOverWindowsAreClippedToMaxTokens) {
   const std::vector<int32_t> prompt{10, 11}, content = Ids(40);

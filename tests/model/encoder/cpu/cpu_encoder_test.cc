@@ -456,6 +456,23 @@ TEST(CpuEncoderCancellationTest, IsCheckedManyTimesWithinALayer) {
   EXPECT_EQ(times, 4);  // Nothing is checked, and so nothing is started, after the cancellation.
 }
 
+// Overlapping spans take longer than the layers.
+TEST(CpuEncoderCancellationTest, IsCheckedWhilePooling) {
+  const auto encoder =
+      MakeCpuEncoder(Encoder(64, 2, 32, 100, 1), Precision::kFloat32, *cpu::AvailableKernels().front());
+  ASSERT_TRUE(encoder.ok()) << encoder.status();
+  Team team;
+  Team::Leader leader(team);
+  int times = 0;
+  const auto never = [&times] { return ++times < 0; };
+  ASSERT_TRUE((*encoder)->Encode(Batch({64}, {{0, 64}}), leader, never).ok());
+  const int in_layers = times;
+  times = 0;
+  const PackedBatch many = Batch({64}, std::vector<Range>(1 << 20, Range{0, 64}));
+  const auto after_layers = [&] { return ++times > in_layers + 4; };
+  EXPECT_EQ((*encoder)->Encode(many, leader, after_layers).status().code(), absl::StatusCode::kCancelled);
+}
+
 TEST(CpuEncoderCheckTest, WeightsThatAreNotFiniteAreRefused) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
     for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16, Precision::kInt8}) {
