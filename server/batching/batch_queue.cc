@@ -14,8 +14,8 @@ void BatchQueue::Push(std::shared_ptr<Job> job, absl::Time now) {
   job->ticket_ = next_ticket_++;
   job->cost_ = 0;
   for (const Sequence& sequence : job->sequences_) {
-    Count(sequence.size(), +1);
-    job->cost_ += costs_.CostOf(sequence.size());
+    Count(sequence, +1);
+    job->cost_ += costs_.CostOf(sequence);
   }
   jobs_with_oversized_next_ += NextIsOversized(*job) ? 1 : 0;
   arrivals_.emplace(job->ticket_, now);
@@ -35,7 +35,7 @@ void BatchQueue::Erase(Jobs::iterator position) {
   const Job& job = *position->second;
   MovedBack(job) -= job.moved_back_ ? 1 : 0;
   jobs_with_oversized_next_ -= NextIsOversized(job) ? 1 : 0;
-  for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i].size(), -1);
+  for (size_t i = job.next_; i < job.sequences_.size(); ++i) Count(job.sequences_[i], -1);
   Release(job, job.next_, job.sequences_.size(), /*batch=*/std::nullopt);
   by_deadline_.erase({job.options_.deadline, job.ticket_});
   arrivals_.erase(job.ticket_);
@@ -64,16 +64,16 @@ void BatchQueue::MoveBack(Jobs::iterator position, absl::Duration ran, absl::Tim
   assert(inserted);
 }
 
-void BatchQueue::Count(int64_t tokens, int sign) {
-  const int64_t cost = costs_.CostOf(tokens);
-  tokens_ += sign * tokens;
+void BatchQueue::Count(const Sequence& sequence, int sign) {
+  const int64_t cost = costs_.CostOf(sequence);
+  tokens_ += sign * sequence.size();
   cost_ += sign * cost;
-  if (costs_.IsOversized(tokens)) oversized_cost_ += sign * cost;
+  if (costs_.IsOversizedCost(cost)) oversized_cost_ += sign * cost;
   assert(tokens_ >= 0 && oversized_cost_ >= 0 && cost_ >= oversized_cost_);
 }
 
 bool BatchQueue::NextIsOversized(const Job& job) const {
-  return job.next_ < job.sequences_.size() && costs_.IsOversized(job.sequences_[job.next_].size());
+  return job.next_ < job.sequences_.size() && costs_.IsOversized(job.sequences_[job.next_]);
 }
 
 std::pair<Priority, absl::Time> BatchQueue::NextUrgency(bool oversized) const {
@@ -111,14 +111,14 @@ int64_t BatchQueue::TakeFrom(const std::shared_ptr<Job>& job, int64_t room, cons
   int64_t taken = 0;
   jobs_with_oversized_next_ -= NextIsOversized(*job) ? 1 : 0;
   while (job->next_ < job->sequences_.size() && batch.size() < limits.max_sequences) {
-    const int64_t tokens = job->sequences_[job->next_].size();
-    const int64_t cost = costs_.CostOf(tokens);
+    const Sequence& sequence = job->sequences_[job->next_];
+    const int64_t cost = costs_.CostOf(sequence);
     if (!batch.empty() && taken + cost > room) break;
-    const bool oversized = costs_.IsOversized(tokens);
+    const bool oversized = costs_.IsOversizedCost(cost);
     if (oversized && (!limits.oversized || !batch.empty())) break;  // An oversized sequence runs alone.
     batch.push_back({job, job->next_++});
     taken += cost;
-    Count(tokens, -1);
+    Count(sequence, -1);
     if (oversized) break;
   }
   jobs_with_oversized_next_ += NextIsOversized(*job) ? 1 : 0;
@@ -142,7 +142,7 @@ Batch BatchQueue::TakeBatch(const BatchLimits& limits, absl::Time now) {
     Release(*job, first, job->next_, now);
     // Jobs whose next sequence is oversized and may not start are skipped without limit.
     if (!batch.empty()) misses = taken > 0 ? 0 : misses + 1;
-    if (!batch.empty() && costs_.IsOversized(batch.back().job->sequences_[batch.back().sequence].size())) room = 0;
+    if (!batch.empty() && costs_.IsOversized(batch.back().job->sequences_[batch.back().sequence])) room = 0;
     if (job->next_ == job->sequences_.size()) {
       Erase(candidate);
     } else if (job->next_ > first && job->cost_ > limits.max_tokens) {

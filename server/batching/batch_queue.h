@@ -99,7 +99,7 @@ class BatchQueue {
   // Returns whether the job's next sequence is oversized. The job's sequences run in order, so the others wait for it.
   bool NextIsOversized(const Job& job) const;
   // Counts a sequence that enters (+1) or leaves (-1) the queue.
-  void Count(int64_t tokens, int sign);
+  void Count(const Sequence& sequence, int sign);
 
   const CostModel costs_;
 

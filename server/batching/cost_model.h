@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "model/plan/sequence.h"
+
 namespace longembed {
 
 // Converts tokens to cost. A plain value.
@@ -15,11 +17,24 @@ struct CostModel {
   double attention = 0;
   // Sequences that cost more are oversized: each runs alone in its batch, and at most half of the workers lead one.
   int64_t oversized = std::numeric_limits<int64_t>::max();
+  int32_t layers = 1;  // Of the model.
 
+  // Returns the cost of a plain sequence.
   int64_t CostOf(int64_t tokens) const {
     return tokens + static_cast<int64_t>(attention * static_cast<double>(tokens) * static_cast<double>(tokens));
   }
-  bool IsOversized(int64_t tokens) const { return CostOf(tokens) > oversized; }
+  // Returns the cost of a sequence, calibration of its attention included.
+  int64_t CostOf(const Sequence& sequence) const {
+    // Adding a basket to the sums of a row takes as long as its attention to this many keys, by measurement.
+    constexpr double kKeysPerBasket = 20;
+    const SequenceCalibration& calibration = sequence.calibration;
+    if (calibration.basket == 0) return CostOf(sequence.size());
+    const double baskets = static_cast<double>(sequence.size()) / calibration.basket * calibration.rows.size();
+    const double share = static_cast<double>(layers - calibration.first_layer) / layers;
+    return CostOf(sequence.size()) + static_cast<int64_t>(attention * kKeysPerBasket * share * baskets);
+  }
+  bool IsOversizedCost(int64_t cost) const { return cost > oversized; }
+  bool IsOversized(const Sequence& sequence) const { return IsOversizedCost(CostOf(sequence)); }
 };
 
 // The total tokens and cost of the sequences of a call.

@@ -25,7 +25,7 @@ LaneOptions ToLaneOptions(const ModelConfig& config, const ModelManifest& manife
   const int64_t standard = config.device == "cpu" ? kCpuBatchTokens : kCudaBatchTokens;
   LaneOptions options{.batch = {.max_tokens = config.max_batch_tokens > 0 ? config.max_batch_tokens : standard,
                                 .max_sequences = static_cast<size_t>(config.max_batch_sequences)},
-                      .costs = {.attention = AttentionShare(manifest)}};
+                      .costs = {.attention = AttentionShare(manifest), .layers = manifest.layers}};
   if (workers > 1)
     options.costs.oversized = kOversized * standard;  // With a single worker, nothing else could run anyway.
   return options;

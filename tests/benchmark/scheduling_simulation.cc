@@ -156,7 +156,7 @@ class OurPolicy final : public Policy {
       const int64_t tokens = item.job->sequences()[item.sequence].size();
       batch.jobs.push_back(numbers_.at(item.job.get()));
       batch.cost += kCosts.CostOf(tokens);
-      batch.oversized |= kCosts.IsOversized(tokens);
+      batch.oversized |= kCosts.IsOversizedCost(kCosts.CostOf(tokens));
     }
     return batch;
   }

@@ -383,6 +383,20 @@ TEST(BatchQueueTest, EverySequenceIsReleasedOnce) {
 // The cost of n tokens is n + n * n / 100.
 const CostModel kQuadratic{.attention = 0.01, .oversized = 1000};
 
+TEST(CostModelTest, ASequenceWithSmallBasketsCostsMore) {
+  const CostModel costs{.attention = 0.01, .oversized = 1000, .layers = 4};
+  Sequence sequence = MakeSequence(1, 200);
+  EXPECT_EQ(costs.CostOf(sequence), 200 + 400);
+  sequence.calibration = {.basket = 100, .first_layer = 2, .rows = {0, 200}};
+  EXPECT_EQ(costs.CostOf(sequence), 600 + 2 * 200 / 10);  // Half of the layers, two baskets for each row.
+  EXPECT_FALSE(costs.IsOversized(sequence));
+  sequence.calibration.basket = 1;
+  EXPECT_EQ(costs.CostOf(sequence), 600 + 200 * 200 / 10);
+  EXPECT_TRUE(costs.IsOversized(sequence));
+  sequence.calibration.rows = {0, 1};  // As with CLS pooling.
+  EXPECT_EQ(costs.CostOf(sequence), 600 + 200 / 10);
+}
+
 TEST(BatchQueueTest, AttentionCountsAgainstTheBudget) {
   BatchQueue queue(kQuadratic);
   queue.Push(MakeJob(1, {100, 100}), kStart);  // They cost 200 each.
