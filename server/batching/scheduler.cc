@@ -58,7 +58,7 @@ absl::Duration Lane::TimeLimit(const Batch& batch) const {
   constexpr int kSlowness = 4;
   constexpr absl::Duration kAllowance = absl::Seconds(3);
   int64_t cost = 0;
-  for (const BatchItem& item : batch) cost += options_.costs.CostOf(item.job->sequences_[item.sequence].size());
+  for (const BatchItem& item : batch) cost += options_.costs.CostOf(item.job->sequences_[item.sequence]);
   return kSlowness * scheduler_.options_.workers * WorkOf(cost) + kAllowance;
 }
 
@@ -182,7 +182,7 @@ void Scheduler::TakeBatch(Lane& lane, Assignment& assignment) {
   --free_workers_;
   if (!assignment.batch.empty()) {
     const BatchItem& first = assignment.batch.front();
-    assignment.oversized = lane.options_.costs.IsOversized(first.job->sequences_[first.sequence].size());
+    assignment.oversized = lane.options_.costs.IsOversized(first.job->sequences_[first.sequence]);
   }
   if (assignment.oversized) ++running_oversized_;
   UpdateWorkWaits();
@@ -332,12 +332,15 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& ba
   auto row = rows.dense.begin();
   auto sparse = rows.sparse.begin();
   const MutexLock lock(mutex_);
+  // A process that was stopped for a while is not slower afterwards. A slower machine shows in the next batches, too.
+  const bool is_first = lane.seconds_per_cost_ == 0;
+  const absl::Duration measured = std::min(finished - started, is_first ? finished - started : lane.TimeLimit(batch));
   int64_t cost = 0;
   const Job* previous = nullptr;
   for (const BatchItem& item : batch) {
     Job& job = *item.job;
     const Sequence ran = std::exchange(job.sequences_[item.sequence], {});
-    cost += lane.options_.costs.CostOf(ran.size());
+    cost += lane.options_.costs.CostOf(ran);
     const auto own = std::exchange(row, row + static_cast<ptrdiff_t>(ran.sparse ? 0 : ran.spans.size()));
     const auto own_sparse = std::exchange(sparse, sparse + (ran.sparse ? 1 : 0));
     if (job.settled()) continue;
@@ -353,7 +356,7 @@ std::vector<std::shared_ptr<Job>> Scheduler::Deliver(Lane& lane, const Batch& ba
     assert(job.unfinished_ > 0);
     if (--job.unfinished_ == 0 && Settle(lane, job)) complete.push_back(item.job);
   }
-  Measure(lane, cost, absl::ToDoubleSeconds(finished - started));
+  Measure(lane, cost, absl::ToDoubleSeconds(measured));
   return complete;
 }
 

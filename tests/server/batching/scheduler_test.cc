@@ -377,6 +377,12 @@ TEST_F(SchedulerTest, WorkFollowsTheTimesOfRecentBatches) {
   EXPECT_LT(lane_->WorkOf(10), absl::Seconds(3));
   for (int i = 0; i < 30; ++i) run(absl::Seconds(1));
   EXPECT_LT(lane_->WorkOf(10), absl::Seconds(1.05));
+  // A process that was stopped is not as slow as that afterwards.
+  run(absl::Minutes(10));
+  EXPECT_LT(lane_->WorkOf(10), absl::Seconds(5));
+  // A machine that has become slower is.
+  for (int i = 0; i < 30; ++i) run(absl::Seconds(60));
+  EXPECT_GT(lane_->WorkOf(10), absl::Seconds(59));
   // A failed batch must not be measured.
   encoder_.FailWith(absl::InternalError("broken"));
   const absl::Duration before = lane_->WorkOf(10);
