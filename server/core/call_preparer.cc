@@ -26,7 +26,8 @@ int64_t PlanBytes(const Plan& plan) {
     }
   }
   for (const auto& [table, uses] : tables) {
-    if (uses.first == uses.second) bytes += of(table->cos) + of(table->sin);
+    const bool only_here = uses.second <= uses.first + 1;  // One more use is the cache's (RotaryTableCache).
+    if (only_here) bytes += of(table->cos) + of(table->sin);
   }
   return bytes;
 }
@@ -39,9 +40,11 @@ absl::StatusOr<Plan> CallPreparer::Prepare(const absl::StatusOr<Input>& input) {
   if (!plan.ok()) return AtField(plan.status(), absl::StrCat("inputs[", index, "]"));
   vectors_ += plan->vectors();
   run_tokens_ += plan->run_tokens();
+  span_tokens_ += plan->span_tokens();
   const PlanLimits& limits = options_.plan.limits;
   if (vectors_ > limits.max_vectors) call_status_ = TooManyVectorsInCall(vectors_, limits.max_vectors);
   if (run_tokens_ > limits.max_run_tokens) call_status_ = TooManyRunTokensInCall(run_tokens_, limits.max_run_tokens);
+  if (span_tokens_ > limits.max_run_tokens) call_status_ = TooManySpanTokensInCall(span_tokens_, limits.max_run_tokens);
   if (!call_status_.ok()) return call_status_;
   return plan;
 }

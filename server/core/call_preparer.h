@@ -13,7 +13,7 @@
 
 namespace longembed {
 
-// Returns the memory of a plan in bytes: the arrays and tables of its sequences, without tables that others share.
+// Returns the memory of a plan in bytes: the arrays and tables of its sequences, without tables that other plans share.
 int64_t PlanBytes(const Plan& plan);
 
 // Prepares the inputs of a call one by one and applies the plan's limits to the call as a whole.
@@ -38,6 +38,7 @@ class CallPreparer {
   size_t index_ = 0;
   int64_t vectors_ = 0;
   int64_t run_tokens_ = 0;
+  int64_t span_tokens_ = 0;
   absl::Status call_status_;
 };
 

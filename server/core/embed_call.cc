@@ -76,7 +76,7 @@ ResourceRequest EmbedCall::Estimate() const {
     if (cut) {
       load.Add(tokens, (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)), /*oversized=*/false);
     } else {
-      load.Add(tokens, costs.CostOf(tokens), costs.IsOversized(tokens));
+      load.Add(tokens, costs.CostOf(tokens), costs.IsOversizedCost(costs.CostOf(tokens)));
     }
   }
   request.tokens = load.tokens();
@@ -159,7 +159,7 @@ absl::Status EmbedCall::Settle(const std::vector<Sequence>& sequences) {
   const CostModel& costs = model_.lane_options().costs;
   Load load;
   for (const Sequence& sequence : sequences) {
-    load.Add(sequence.size(), costs.CostOf(sequence.size()), costs.IsOversized(sequence.size()));
+    load.Add(sequence.size(), costs.CostOf(sequence), costs.IsOversized(sequence));
   }
   UpdateTokensPerByte();
   work_ = model_.lane().WorkOf(load.cost());
@@ -220,7 +220,7 @@ absl::StatusOr<std::shared_ptr<Job>> EmbedCall::MakeJob(std::vector<Sequence> se
   try {
     return std::make_shared<Job>(
         std::move(sequences), options,
-        [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->Finish(std::move(result)); });
+        [call = shared_from_this()](absl::StatusOr<JobResult> result) { call->OnEncoded(std::move(result)); });
   } catch (const std::bad_alloc&) {  // A job allocates a result for each span.
     return ServerOutOfMemory();
   }
@@ -246,7 +246,23 @@ absl::Status BatchError(const absl::Status& status) {
   return IsOutOfMemory(status) ? ServerOutOfMemory(std::string(status.message())) : status;
 }
 
+// Returns the number of components of all vectors.
+size_t ComponentsOf(const JobResult& result) {
+  size_t components = 0;
+  for (const std::vector<float>& row : result.vectors) components += row.size();
+  for (const SparseVector& row : result.sparse) components += static_cast<size_t>(row.size());
+  return components;
+}
+
 }  // namespace
+
+void EmbedCall::OnEncoded(absl::StatusOr<JobResult> result) {
+  // Up to this size an answer takes less than a millisecond, and passing it to another thread would delay it.
+  constexpr size_t kSmallAnswer = 32 << 10;
+  if (!result.ok() || ComponentsOf(*result) <= kSmallAnswer) return Finish(std::move(result));
+  pool_.Run([call = shared_from_this(), result = *std::move(result)]() mutable { call->Finish(std::move(result)); },
+            {.client = params_.call.caller.name, .is_long = true});
+}
 
 void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
   if (began_ != absl::InfiniteFuture()) BeginPhase(params_.call.trace, phase::kInference, began_);

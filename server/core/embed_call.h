@@ -1,5 +1,6 @@
 // A call that embeds texts. It is admitted by an estimate, tokenized and planned on the worker pool, encoded by the
-// model's scheduler, and answered.
+// model's scheduler, and answered: a large answer on the worker pool, because finishing and serializing it takes time
+// that the scheduler would count as the encoder's, and that no admission has asked for.
 //
 //   auto call = EmbedCall::Start(model, pool, clock, params, [](absl::StatusOr<EmbedAnswer> answer) {});
 //   call->Cancel();   // When the client has gone away.
@@ -59,6 +60,8 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   void UpdateTokensPerByte() const;
   void Submit(std::vector<Sequence> sequences);
   absl::StatusOr<std::shared_ptr<Job>> MakeJob(std::vector<Sequence> sequences);
+  // Called by the scheduler when the job has ended.
+  void OnEncoded(absl::StatusOr<JobResult> result);
   void Finish(absl::StatusOr<JobResult> result);
   absl::Status FinishInputs(JobResult& result);
   // Counts of what was encoded, for metrics and for the trace.

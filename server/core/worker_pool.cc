@@ -59,11 +59,11 @@ void WorkerPool::Push(Task task, TaskSize size) {
   // The overhead of a task, as bytes of text.
   constexpr int64_t kTaskBytes = 64;
   tasks_.Push(size.client, static_cast<double>(size.bytes + kTaskBytes),
-              {.task = std::move(task), .bytes = size.bytes, .is_long = size.bytes > kLongBytes});
+              {.task = std::move(task), .bytes = size.bytes, .is_long = size.is_long || size.bytes > kLongBytes});
 }
 
 absl::Duration WorkerPool::WaitOf(const TaskSize& size) const {
-  const bool is_long = size.bytes > kLongBytes;
+  const bool is_long = size.is_long || size.bytes > kLongBytes;
   const auto seconds_of = [this, is_long](const Waiting& waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return waiting.is_long == is_long ? SecondsFor(waiting.bytes) : 0.0;
   };

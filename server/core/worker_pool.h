@@ -1,5 +1,5 @@
-// A few threads that tokenize and plan, apart from gRPC's threads and from those that encode. Clients share them
-// fairly.
+// A few threads that tokenize, plan, and finish large answers, apart from gRPC's threads and from those that encode.
+// Clients share them fairly.
 #ifndef LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 #define LONGEMBED_SERVER_CORE_WORKER_POOL_H_
 
@@ -28,6 +28,7 @@ struct TaskSize {
   std::string client;
   int64_t bytes = 0;                                    // Bytes to tokenize; 0: the task does something else.
   absl::Duration time_left = absl::InfiniteDuration();  // Until the deadline.
+  bool is_long = false;                                 // Runs as a long text does (WorkerPool), whatever its bytes.
 };
 
 // Runs tasks in an order that is fair to clients. Multiple threads can call its methods without external

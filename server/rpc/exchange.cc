@@ -1,5 +1,6 @@
 #include "server/rpc/exchange.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -81,7 +82,10 @@ absl::Status Exchange::Serialize() {
   memory_->Correct(Memory::kPlans, 0);
   // The message takes what the arena has grown by, and its strings, which take no more than their serialized bytes.
   const int64_t message = static_cast<int64_t>(arena_->SpaceAllocated()) - request_space_ + size;
-  memory_->Correct(Memory::kAnswers, message + codec_.MostSerializedBytes(size));
+  memory_->Correct(Memory::kAnswers, message + size);
+  // The operation has found room for the message and its wire format. JSON takes more.
+  const int64_t more = std::min(codec_.MostSerializedBytes(size), host_.max_response_bytes) - size;
+  if (more > 0) RETURN_IF_ERROR(memory_->HoldMore(Memory::kAnswers, more));
   RETURN_IF_ERROR(codec_.Serialize(*request_, *response_, host_.max_response_bytes, answer_));
   answer_bytes_ = static_cast<int64_t>(answer_.Length());
   headers_ = operation_->headers();

@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <thread>
+#include <utility>
 
 #include "model/errors/errors.h"
+#include "model/plan/planner.h"
+#include "server/core/call_preparer.h"
 #include "server/core/model_registry.h"
 #include "server/core/warm_up.h"
 #include "tests/testing/fake_call.h"
@@ -72,6 +76,67 @@ TEST_F(EmbedCallTest, AnswersInOrder) {
   EXPECT_EQ(answer->results[0]->plan.tokens, 4);
   EXPECT_EQ(answer->results[0]->plan.sequences[0].tokens, 4);
   EXPECT_THAT(metrics_.Scrape(), HasSubstr("longembed_tokens_total{model=\"fake\"} 7"));
+}
+
+// Finishing and serializing it would count as the encoder's time, and nothing has admitted it to the scheduler's
+// threads.
+TEST_F(EmbedCallTest, ALargeAnswerIsFinishedByThePool) {
+  std::promise<std::thread::id> in_pool;
+  pool_->Run([&in_pool] { in_pool.set_value(std::this_thread::get_id()); });
+  const std::thread::id pool_thread = in_pool.get_future().get();
+  for (const int words : {10, 9000}) {
+    std::string text = "a";
+    for (int i = 1; i < words; ++i) text += " a";
+    EmbedParams params = MakeParams({Input(std::string_view(text))});
+    params.input_options.plan.limits = {.max_tokens = 10000, .max_run_tokens = 50000, .max_vectors = 10000};
+    params.input_options.plan.extension.windows = Windows{.tokens = 16};
+    params.input_options.spans = EveryTokens{1};
+    std::promise<std::pair<size_t, std::thread::id>> done;
+    EmbedCall::Start(*model_, *pool_, clock_, std::move(params), [&done](const absl::StatusOr<EmbedAnswer>& answer) {
+      const size_t vectors = answer.ok() && answer->results[0].ok() ? answer->results[0]->vectors.size() : 0;
+      done.set_value({vectors, std::this_thread::get_id()});
+    });
+    const auto [vectors, thread] = done.get_future().get();
+    EXPECT_EQ(vectors, static_cast<size_t>(words));
+    EXPECT_EQ(thread == pool_thread, words == 9000) << words;
+  }
+}
+
+TEST_F(EmbedCallTest, TheTokensOfAllSpansOfACallAreBounded) {
+  Input input(std::string_view("a b c d e f g h i j"));
+  input.ranges = std::vector<Range>(30, Range{0, 19});
+  const auto call = [&](int inputs) {
+    EmbedParams params = MakeParams(std::vector<absl::StatusOr<Input>>(static_cast<size_t>(inputs), input));
+    params.input_options.plan.limits.max_run_tokens = 300;
+    params.input_options.plan.limits.max_vectors = 500;
+    params.input_options.spans = GivenRanges();
+    Start(std::move(params));
+    return answer_.get().status();
+  };
+  EXPECT_TRUE(call(1).ok());
+  const absl::Status status = call(2);
+  EXPECT_EQ(ErrorReason(status), "TOO_MANY_TOKENS");
+  EXPECT_THAT(status.message(), HasSubstr("spans of 600 tokens together"));
+}
+
+// The cache of tables holds them, too, until other texts push them out of it.
+TEST_F(EmbedCallTest, APlanIsChargedForTheRotaryTablesThatOnlyItUses) {
+  RotaryTableCache tables;
+  const auto plan = [&tables](int tokens) {
+    static const std::vector<int32_t> content(100, 50);
+    const auto plan = PlanInput(FakeRopeManifest(), {.content = std::span(content).first(static_cast<size_t>(tokens))},
+                                {.extension = {.windows = std::nullopt}}, tables);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    return *plan;
+  };
+  const Plan first = plan(10), second = plan(10);
+  const RotaryTable& table = *first.sequences[0].sequence.rotary;
+  const auto bytes = static_cast<int64_t>((table.cos.capacity() + table.sin.capacity()) * sizeof(float));
+  ASSERT_GT(bytes, 0);
+  const int64_t shared = PlanBytes(first);
+  EXPECT_EQ(PlanBytes(second), shared);
+  const Plan alone = plan(12);
+  EXPECT_GE(PlanBytes(alone), shared + bytes);
 }
 
 TEST_F(EmbedCallTest, OneBadInputFailsTheCall) {
