@@ -1,5 +1,6 @@
 #include "server/http/json.h"
 
+#include <algorithm>
 #include <charconv>
 #include <functional>
 
@@ -19,6 +20,7 @@ struct Shape {
   int64_t values = 1;  // An upper bound.
   int64_t keys = 0;
   int64_t key_bytes = 0;
+  int64_t longest_string = 0;
   int depth = 0;  // Number of open arrays and objects.
 };
 
@@ -34,7 +36,8 @@ Shape ShapeOf(std::string_view text) {
         for (++i; i < text.size() && text[i] != '"'; ++i) {
           if (text[i] == '\\') ++i;
         }
-        string_end = i;
+        string_end = std::min(i, text.size());
+        shape.longest_string = std::max(shape.longest_string, static_cast<int64_t>(string_end - string_begin));
         break;
       case '[':
       case '{':
@@ -70,8 +73,10 @@ int64_t JsonParsingBytes(std::string_view text) {
   constexpr int64_t kBytesPerKey = 80 + 64 - kBytesPerValue;
   const Shape shape = ShapeOf(text);
   if (shape.values > kMaxValues) return static_cast<int64_t>(text.size());  // Refused before it is parsed.
+  // The parser has two buffers for the current string, each of which doubles as it grows.
+  constexpr int64_t kBuffers = 4;
   return static_cast<int64_t>(text.size()) + shape.values * kBytesPerValue + shape.keys * kBytesPerKey +
-         2 * shape.key_bytes;
+         2 * shape.key_bytes + kBuffers * shape.longest_string;
 }
 
 absl::StatusOr<json> ParseJson(std::string_view text) {
@@ -99,10 +104,18 @@ std::string JsonText(const json& value) { return value.dump(-1, ' ', false, json
 
 void AppendJsonString(std::string_view value, std::string& json_text) { json_text += JsonText(json(value)); }
 
-void AppendJsonNumber(float value, std::string& json_text) {
-  char digits[24];
+namespace {
+
+template <typename Number>
+void AppendNumber(Number value, std::string& json_text) {
+  char digits[32];
   const auto end = std::to_chars(digits, digits + sizeof(digits), value);
   json_text.append(digits, end.ptr);
 }
+
+}  // namespace
+
+void AppendJsonNumber(float value, std::string& json_text) { AppendNumber(value, json_text); }
+void AppendJsonNumber(double value, std::string& json_text) { AppendNumber(value, json_text); }
 
 }  // namespace longembed

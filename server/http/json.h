@@ -25,8 +25,9 @@ std::string JsonText(const nlohmann::json& value);
 // Appends the text in quotes, as JSON. Bytes that are not UTF-8 become U+FFFD.
 void AppendJsonString(std::string_view value, std::string& json);
 
-// Appends the shortest number that is parsed as the same float. `value` must be finite.
+// Appends the shortest number that is parsed as the same value. `value` must be finite.
 void AppendJsonNumber(float value, std::string& json);
+void AppendJsonNumber(double value, std::string& json);
 
 }  // namespace longembed
 

@@ -3,13 +3,17 @@ than their bytes on the wire. The process may hold at most 64 MiB and a tenth of
 0."""
 
 import argparse
+import contextlib
+import http.client
+import json
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent import futures
 from pathlib import Path
 
-from harness import HELD_BYTES, Replica, Report, python_client, run, until  # isort: skip. Imported before grpc, because it silences grpc's log.
+from harness import HELD_BYTES, Replica, Report, free_port, python_client, run, until  # isort: skip. Imported before grpc, because it silences grpc's log.
 import grpc
 import http2_frames as h2
 from raw_client import RawClient, Stuck
@@ -53,8 +57,8 @@ class Watcher(threading.Thread):
 class Attacker:
     """Creates clients, and closes them all at the end."""
 
-    def __init__(self, replica: Replica, pb, tei, scale: float):
-        self.replica, self.pb, self.tei, self.scale = replica, pb, tei, scale
+    def __init__(self, replica: Replica, http_port: int, pb, tei, scale: float):
+        self.replica, self.http_port, self.pb, self.tei, self.scale = replica, http_port, pb, tei, scale
         self.clients: list[RawClient] = []
         self.channels: list[grpc.Channel] = []
 
@@ -85,6 +89,25 @@ class Attacker:
         calls = [channel.unary_unary(path).future(payload, timeout=60) for _ in self.times(count)]
         codes = [call.code().name for call in calls]
         return f"{len(calls)} calls of {len(payload) >> 10} KiB: {({code: codes.count(code) for code in set(codes)})}"
+
+    def posts(self, path: str, body: bytes, count: int) -> str:
+        """Makes HTTP calls at the same time, and reads their answers."""
+
+        def post(_) -> str:
+            connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
+            try:
+                connection.request("POST", path, body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                return str(answer.status)
+            except OSError as error:
+                return type(error).__name__
+            finally:
+                connection.close()
+
+        with futures.ThreadPoolExecutor(count) as pool:
+            statuses = list(pool.map(post, self.times(count)))
+        return f"{len(statuses)} posts of {len(body) >> 10} KiB: {({status: statuses.count(status) for status in set(statuses)})}"
 
     def close(self) -> None:
         for client in self.clients:
@@ -198,9 +221,34 @@ def uncuttable_texts(attack: Attacker) -> str:
     return "; ".join(attack.together(SERVICE + method, request.SerializeToString(), 6) for method, request in (("Embed", embed), ("Tokenize", tokenize)))
 
 
+def reflection_messages(attack: Attacker) -> str:
+    """unknown fields in streams of reflection, which stay open"""
+    message, sent = b"\x7a\x00" * (4 * MIB), 0
+    for version in ["v1", "v1alpha"] * len(attack.times(2)):
+        client = attack.raw()
+        stream = client.open(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+        with contextlib.suppress(Stuck):
+            client.send(stream, message, seconds=2)
+            sent += 1
+    return f"{sent} of {len(attack.clients)} messages of {len(message) >> 20} MiB sent"
+
+
+def http_answers(attack: Attacker) -> str:
+    """large answers as JSON"""
+    texts = [{"text": "mill " * 250}] * 20
+    body = json.dumps({"inputs": texts, "options": {"output": "SPAN_VECTORS", "spans": {"every_tokens": {"tokens": 1}}}}).encode()
+    return attack.posts("/longembed/v1/embed", body, 6)
+
+
+def http_texts(attack: Attacker) -> str:
+    """long strings and many inputs as JSON"""
+    long, many = json.dumps({"input": "mill " * 800_000}).encode(), json.dumps({"inputs": [{"text": ""}] * 64_000}).encode()
+    return attack.posts("/v1/embeddings", long, 4) + "; " + attack.posts("/longembed/v1/embed", many, 4)
+
+
 ATTACKS: list[Callable[[Attacker], str]] = [
     unknown_fields, unknown_fields_inside, unknown_fields_unread, empty_strings, unread_embed, unread_tokenize, unread_explain, unread_decode,
-    unread_streams, watch_streams, watch_streams_on_main_port, uncuttable_texts,
+    unread_streams, watch_streams, watch_streams_on_main_port, uncuttable_texts, reflection_messages, http_answers, http_texts,
 ]  # fmt: skip
 
 
@@ -208,8 +256,10 @@ def body(arguments: argparse.Namespace, folder: Path, report: Report) -> None:
     from generated_client import generate_tei_client
 
     pb, tei = python_client(folder), generate_tei_client(folder / "generated")[0]
-    with Replica(folder, arguments, {"limits": {"max_pending_bytes": arguments.limit_mib * MIB}}) as replica:
-        attack = Attacker(replica, pb[0], tei, arguments.scale)
+    http_port = free_port()
+    settings = {"limits": {"max_pending_bytes": arguments.limit_mib * MIB}, "http_listen": f"127.0.0.1:{http_port}"}
+    with Replica(folder, arguments, settings) as replica:
+        attack = Attacker(replica, http_port, pb[0], tei, arguments.scale)
         warm_up(attack)
         base = replica.rss()
         report.figure("RSS at rest, MiB", base / MIB)

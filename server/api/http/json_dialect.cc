@@ -2,6 +2,7 @@
 
 #include <grpcpp/support/slice.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "model/errors/errors.h"
@@ -23,7 +24,9 @@ std::string_view TextOf(const grpc::ByteBuffer& bytes, grpc::Slice& held) {
 int64_t JsonDialect::ParsingBytes(const grpc::ByteBuffer& bytes) const {
   grpc::Slice held;
   const std::string_view text = TextOf(bytes, held);
-  return text.empty() ? 0 : JsonParsingBytes(text);
+  grpc::Slice whole;
+  const bool is_copy = !bytes.TrySingleSlice(&whole).ok();
+  return text.empty() ? 0 : JsonParsingBytes(text) + (is_copy ? static_cast<int64_t>(text.size()) : 0);
 }
 
 absl::Status JsonDialect::Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes, google::protobuf::Message& message) {
@@ -40,7 +43,11 @@ absl::Status JsonDialect::Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes
 
 absl::Status JsonDialect::Serialize(const google::protobuf::Message& request, const google::protobuf::Message& message,
                                     int64_t max_bytes, grpc::ByteBuffer& bytes) {
+  max_bytes_ = max_bytes;
   std::string text;
+  // The string does not grow step by step, each of which would need room for both the old and the new bytes.
+  text.reserve(
+      static_cast<size_t>(std::min(max_bytes, MostSerializedBytes(static_cast<int64_t>(message.ByteSizeLong())))));
   Write(request, message, text);
   const auto size = static_cast<int64_t>(text.size());
   if (size > max_bytes) return AnswerTooLarge("", size, max_bytes);

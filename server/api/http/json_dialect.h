@@ -2,6 +2,7 @@
 #ifndef LONGEMBED_SERVER_API_HTTP_JSON_DIALECT_H_
 #define LONGEMBED_SERVER_API_HTTP_JSON_DIALECT_H_
 
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -24,7 +25,10 @@ class JsonDialect : public Dialect {
   int64_t body_bytes() const { return body_bytes_; }
   // Reads the request. `body` is an empty object if the request has no body.
   virtual absl::Status Read(const nlohmann::json& body, google::protobuf::Message& message) = 0;
-  // Appends the answer to `request` to `text`.
+  // Returns whether the answer is larger than allowed, so that writing may stop.
+  bool IsTooLarge(const std::string& text) const { return static_cast<int64_t>(text.size()) > max_bytes_; }
+  int64_t max_bytes() const { return max_bytes_; }  // Of the answer.
+  // Appends the answer to `request` to `text`. Should stop where IsTooLarge.
   virtual void Write(const google::protobuf::Message& request, const google::protobuf::Message& message,
                      std::string& text) const = 0;
   // Returns headers of the answer.
@@ -32,6 +36,7 @@ class JsonDialect : public Dialect {
 
  private:
   int64_t body_bytes_ = 0;
+  int64_t max_bytes_ = std::numeric_limits<int64_t>::max();
   Operation::Headers headers_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <google/protobuf/message.h>
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -18,6 +19,9 @@ absl::Status ReadMessage(const nlohmann::json& object, google::protobuf::Message
 
 // Returns JSON with the proto's field names, without fields that have their default values.
 std::string MessageToJson(const google::protobuf::Message& message);
+
+// Appends the same to `text`. Stops, with incomplete JSON, once the text has more than `max_bytes`.
+void AppendMessage(const google::protobuf::Message& message, int64_t max_bytes, std::string& text);
 
 }  // namespace longembed
 

@@ -22,7 +22,7 @@ class ProtoJson : public JsonDialect {
  private:
   absl::Status Read(const nlohmann::json& body, Message& message) override { return ReadMessage(body, message); }
   void Write(const Message&, const Message& message, std::string& text) const override {
-    text += MessageToJson(message);
+    AppendMessage(message, max_bytes(), text);
   }
 };
 
