@@ -86,7 +86,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void Drain() override {
     OnStrand([](Connection& self) {
       self.last_request_ = true;
-      if (self.state_ == State::kIdle) self.End();
+      if (self.state_ == State::kIdle || self.state_ == State::kLingering) self.End();
     });
   }
   void Close() override {
@@ -431,13 +431,18 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void Linger() {
     if (!unread_) return CloseGracefully();
     state_ = State::kLingering;
-    constexpr absl::Duration kLinger = absl::Seconds(1);
-    Expect(kLinger);
+    // Over a slow link, what the client has sent arrives for a while after it has stopped.
+    constexpr absl::Duration kLinger = absl::Seconds(30);
+    linger_ends_ = context_.host.clock.Now() + kLinger;
     error_code ignored;
     socket().shutdown(tcp::socket::shutdown_send, ignored);
     Discard();
   }
-  void Discard() { socket().async_read_some(asio::buffer(discarded_), Then(&Connection::OnDiscarded)); }
+  void Discard() {
+    constexpr absl::Duration kSilence = absl::Seconds(1);
+    Expect(std::min(kSilence, linger_ends_ - context_.host.clock.Now()));
+    socket().async_read_some(asio::buffer(discarded_), Then(&Connection::OnDiscarded));
+  }
   void OnDiscarded(error_code error, size_t) {
     if (error || state_ != State::kLingering) return End();
     Discard();
@@ -483,6 +488,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   asio::steady_timer timer_;
   Peer peer_;
   const absl::Time opened_;
+  absl::Time linger_ends_;  // While lingering.
 
   // Used only on the strand:
   State state_ = State::kIdle;

@@ -95,11 +95,15 @@ class CohereEmbed final : public JsonDialect {
     is_single_ = inputs.is_single();
     RETURN_IF_ERROR(read);
     RETURN_IF_ERROR(ReadOptions(fields, options));
-    RETURN_IF_ERROR(ReadInputType(fields, options));
+    const absl::StatusOr<ModelChoice> choice =
+        ResolveModel(context_.models, context_.profiles, options.model(), "options.model");
+    if (!choice.ok()) return choice.status();
+    RETURN_IF_ERROR(ReadInputType(fields, *choice, options));
     RETURN_IF_ERROR(ReadTypes(fields.Take("embedding_types")));
     RETURN_IF_ERROR(ReadPriority(fields, options));
     RETURN_IF_ERROR(fields.TakeOptions({"extension", "normalize", "force_dimensions"}, options));
     RETURN_IF_ERROR(fields.CheckAllTaken());
+    CutBeyondWindows(*choice, options);
     if (options.has_input_type()) RETURN_IF_ERROR(CheckPromptHasTexts(request, "input_type"));
     return CheckTokenIds(request, context_.models, context_.profiles);
   }
@@ -125,7 +129,7 @@ class CohereEmbed final : public JsonDialect {
 
   // Sets options.input_type if the model has a prompt for it: every Cohere request has an input type, but not every
   // model has prompts.
-  absl::Status ReadInputType(JsonFields& fields, v1::EmbedOptions& options) const {
+  static absl::Status ReadInputType(JsonFields& fields, const ModelChoice& choice, v1::EmbedOptions& options) {
     std::string type;
     RETURN_IF_ERROR(fields.Take("input_type", type));
     constexpr std::array kKnown{"search_query", "search_document", "classification", "clustering", ""};
@@ -133,16 +137,25 @@ class CohereEmbed final : public JsonDialect {
       return WrongJsonType("input_type", "search_query, search_document, classification or clustering",
                            absl::StrCat("\"", type, "\""));
     }
-    const absl::StatusOr<ModelChoice> choice =
-        ResolveModel(context_.models, context_.profiles, options.model(), "options.model");
-    if (!choice.ok()) return choice.status();
-    const auto& prompts = choice->model->model().manifest.input_types;
+    const auto& prompts = choice.model->model().manifest.input_types;
     const bool query = type == "search_query";
     if (!query && type != "search_document") return absl::OkStatus();
     if (prompts.contains(query ? "QUERY" : "DOCUMENT")) {
       options.set_input_type(query ? v1::EmbedOptions::QUERY : v1::EmbedOptions::DOCUMENT);
     }
     return absl::OkStatus();
+  }
+
+  // Windows hold texts of up to max_tokens_per_input tokens. Cohere's `truncate` cuts longer ones, too, and is END by
+  // default, so that no text is refused for its length.
+  void CutBeyondWindows(const ModelChoice& choice, v1::EmbedOptions& options) const {
+    if (options.truncate() == v1::EmbedOptions::NONE || options.has_max_tokens()) return;
+    const absl::StatusOr<Extension> extension =
+        choice.extension != nullptr ? *choice.extension
+                                    : ResolveExtension(options.extension(), v1::EmbedOptions::ONE_VECTOR,
+                                                       choice.model->model().manifest, context_.profiles);
+    if (!extension.ok() || !extension->windows.has_value()) return;  // Embed returns the error.
+    options.set_max_tokens(static_cast<uint32_t>(context_.limits.max_tokens_per_input));
   }
 
   // Reads the priority, which is a number in Cohere's API (0 is the highest) and a name in longembed.v1's.
@@ -185,7 +198,7 @@ class CohereEmbed final : public JsonDialect {
     text += absl::StrCat(R"({"id":")", RandomId(), R"(","response_type":"embeddings_by_type","embeddings":{)");
     for (const EmbeddingType* const type : types_) {
       absl::StrAppend(&text, type == types_.front() ? "\"" : ",\"", type->name, "\":[");
-      for (int i = 0; i < response.results_size(); ++i) {
+      for (int i = 0; i < response.results_size() && !IsTooLarge(text); ++i) {
         if (i > 0) text += ",";
         type->append(response.results(i).embeddings(0), text);
       }

@@ -59,6 +59,13 @@ def failure(message: str, more: dict, description: str) -> dict:
     return record({message: text("A sentence that names field, value and limit.")} | {more.get(name, name): part for name, part in parts.items()}, description)
 
 
+INFERENCE_OPTIONS = {
+    "type": "object",
+    "description": "Accepted, but ignored: options of Hugging Face's Inference API, which some clients send to TEI, too.",
+    "properties": {name: {"type": "boolean"} for name in ("wait_for_model", "use_cache", "use_gpu")},
+    "additionalProperties": False,
+}
+
 # Requests. `options` are fields of longembed.v1's EmbedOptions that a dialect takes unchanged.
 REQUESTS = {
     "OpenAIEmbeddingsRequest": {
@@ -70,6 +77,7 @@ REQUESTS = {
             "encoding_format": choice("base64 encodes float32, little endian, in about a quarter of the bytes of float.", ["float", "base64"], default="float"),
             "dimensions": dimensions(),
             "user": text("Accepted, but ignored."),
+            "drop_params": flag("Accepted, but ignored: an option of litellm that some of its clients send on.", False),
         },
         "options": ["extension", "prompt_name", "prompt", "input_type", "truncate", "max_tokens", "normalize", "force_dimensions", "priority"],
     },
@@ -83,6 +91,7 @@ REQUESTS = {
             "prompt_name": text("The name of a prompt of the model. Default: the server's tei.default_prompt, else the model's default prompt."),
             "normalize": flag("Scale vectors to Euclidean length 1.", True),
             "dimensions": dimensions(any_number=True),
+            "options": INFERENCE_OPTIONS,
         },
         "options": ["extension", "max_tokens", "priority"],
     },

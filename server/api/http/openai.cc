@@ -60,9 +60,19 @@ class Embeddings final : public OpenAiDialect {
     RETURN_IF_ERROR(fields.CheckAllTaken());
     RETURN_IF_ERROR(CheckPrompt(request));
     const bool prompted = options.prompting_case() != v1::EmbedOptions::PROMPTING_NOT_SET;
-    if (!prompted && !config_.openai_prompt.empty()) options.set_prompt_name(config_.openai_prompt);
+    if (!prompted) RETURN_IF_ERROR(SetConfiguredPrompt(options));
     options.set_output(v1::EmbedOptions::ONE_VECTOR);
     return CheckTokenIds(request, context_.models, context_.profiles);
+  }
+
+  // Sets the config's prompt. It concerns every model of the server, but not every model has prompts.
+  absl::Status SetConfiguredPrompt(v1::EmbedOptions& options) const {
+    if (config_.openai_prompt.empty()) return absl::OkStatus();
+    const absl::StatusOr<ModelChoice> choice =
+        ResolveModel(context_.models, context_.profiles, options.model(), "options.model");
+    if (!choice.ok()) return choice.status();
+    if (!choice->model->model().manifest.prompts.empty()) options.set_prompt_name(config_.openai_prompt);
+    return absl::OkStatus();
   }
 
   // Checks the prompt that the request itself names.
@@ -76,6 +86,7 @@ class Embeddings final : public OpenAiDialect {
   // Reads OpenAI's own fields.
   absl::Status ReadOwn(JsonFields& fields, v1::EmbedRequest& request) {
     std::string form = "float", user;
+    bool drop = false;
     std::optional<uint32_t> dimensions;
     InputReader inputs("input", request);
     const absl::Status read = inputs.Read(fields.Take("input"));
@@ -84,7 +95,8 @@ class Embeddings final : public OpenAiDialect {
     RETURN_IF_ERROR(fields.Take("model", model_));
     RETURN_IF_ERROR(fields.Take("encoding_format", form));
     RETURN_IF_ERROR(fields.TakeCount("dimensions", dimensions));
-    RETURN_IF_ERROR(fields.Take("user", user));  // For OpenAI's abuse detection; ignored.
+    RETURN_IF_ERROR(fields.Take("user", user));         // For OpenAI's abuse detection; ignored.
+    RETURN_IF_ERROR(fields.Take("drop_params", drop));  // For litellm, which leaves it in the request; ignored.
     if (form != "float" && form != "base64") {
       return WrongJsonType("encoding_format", "\"float\" or \"base64\"", absl::StrCat("\"", form, "\""));
     }
@@ -98,7 +110,7 @@ class Embeddings final : public OpenAiDialect {
     const auto& response = static_cast<const v1::EmbedResponse&>(message);
     uint64_t tokens = 0;
     text += R"({"object":"list","data":[)";
-    for (int i = 0; i < response.results_size(); ++i) {
+    for (int i = 0; i < response.results_size() && !IsTooLarge(text); ++i) {
       const v1::EmbedResult& result = response.results(i);
       tokens += result.tokens();
       absl::StrAppend(&text, i == 0 ? "" : ",", R"({"object":"embedding","index":)", i, R"(,"embedding":)");

@@ -77,7 +77,8 @@ class TeiDialect : public JsonDialect {
 // The dialect of /embed, /embed_all and /embed_sparse.
 class TeiVectors : public TeiDialect {
  public:
-  using AppendResult = void (*)(const v1::EmbedResult& result, std::string& text);
+  // May stop once the text has more than `max_bytes`.
+  using AppendResult = void (*)(const v1::EmbedResult& result, size_t max_bytes, std::string& text);
 
   // The differences between the routes.
   struct Form {
@@ -104,12 +105,30 @@ class TeiVectors : public TeiDialect {
     is_single_ = inputs.is_single();
     RETURN_IF_ERROR(read);
     RETURN_IF_ERROR(ReadOwn(fields, options));
+    RETURN_IF_ERROR(ReadInferenceOptions(fields.Take("options")));
     RETURN_IF_ERROR(fields.TakeOptions({"extension", "max_tokens", "priority"}, options));
     Extend(options);
     RETURN_IF_ERROR(fields.CheckAllTaken());
-    for (const v1::Input& input : request.inputs()) characters_ += CodePoints(input.text());
+    for (int i = 0; i < request.inputs_size(); ++i) {
+      const v1::Input& input = request.inputs(i);
+      if (input.has_text() && input.text().empty()) return AtField(EmptyInput(), absl::StrCat("inputs[", i, "]"));
+      characters_ += CodePoints(input.text());
+    }
     RETURN_IF_ERROR(CheckTokenIds(request, context_.models, context_.profiles));
     return SetPrompt(request);
+  }
+
+  // Reads the options of Hugging Face's Inference API, which clients such as Weaviate send to TEI, too. They say
+  // whether to wait for the model, to cache, and to use a GPU, none of which changes a vector.
+  static absl::Status ReadInferenceOptions(const json* options) {
+    if (options == nullptr) return absl::OkStatus();
+    if (!options->is_object()) return WrongJsonType("options", "an object", options->type_name());
+    JsonFields fields(*options);
+    for (const char* const name : {"wait_for_model", "use_cache", "use_gpu"}) {
+      bool ignored = false;
+      RETURN_IF_ERROR(fields.Take(name, ignored));
+    }
+    return fields.CheckAllTaken();
   }
 
   // Adds the prompt. As in TEI it is part of the text, so truncation may cut it away. With an extension every window
@@ -165,8 +184,9 @@ class TeiVectors : public TeiDialect {
     text += "[";
     const char* separator = "";
     for (const v1::EmbedResult& result : static_cast<const v1::EmbedResponse&>(message).results()) {
+      if (IsTooLarge(text)) return;
       text += std::exchange(separator, ",");
-      form_.append(result, text);
+      form_.append(result, static_cast<size_t>(max_bytes()), text);
     }
     text += "]";
   }
@@ -192,19 +212,20 @@ class TeiVectors : public TeiDialect {
   uint32_t characters_ = 0;  // Code points of the inputs, without prompts.
 };
 
-void AppendOne(const v1::EmbedResult& result, std::string& text) { AppendVector(result.embeddings(0), text); }
+void AppendOne(const v1::EmbedResult& result, size_t, std::string& text) { AppendVector(result.embeddings(0), text); }
 
-void AppendAll(const v1::EmbedResult& result, std::string& text) {
+void AppendAll(const v1::EmbedResult& result, size_t max_bytes, std::string& text) {
   text += "[";
   const char* separator = "";
   for (const v1::Embedding& embedding : result.embeddings()) {
+    if (text.size() > max_bytes) return;
     text += std::exchange(separator, ",");
     AppendVector(embedding, text);
   }
   text += "]";
 }
 
-void AppendSparse(const v1::EmbedResult& result, std::string& text) {
+void AppendSparse(const v1::EmbedResult& result, size_t, std::string& text) {
   const v1::Embedding& weights = result.embeddings(0);
   text += "[";
   for (int i = 0; i < weights.values_size(); ++i) {
@@ -354,11 +375,11 @@ std::vector<Route> TeiRoutes(const LongembedContext& context, const TeiContext& 
             }};
   };
   const auto embed = [&](const char* path) {
-    return vectors(path, Named("tei.http.Embed", EmbedMethod(context)),
+    return vectors(path, Named("tei.http.Embed", EmbedBlankTooMethod(context)),
                    {.takes_normalize = true, .append = &AppendOne});
   };
   const auto sparse = [&](const char* path) {
-    return vectors(path, Named("tei.http.EmbedSparse", EmbedMethod(context)),
+    return vectors(path, Named("tei.http.EmbedSparse", EmbedBlankTooMethod(context)),
                    {.output = v1::EmbedOptions::SPARSE, .append = &AppendSparse});
   };
   const auto usual = [&](const char* path) { return IsSplade(tei) ? sparse(path) : embed(path); };

@@ -81,12 +81,21 @@ class Embed : public TypedOperation<v1::EmbedRequest, v1::EmbedResponse> {
   std::shared_ptr<EmbedCall> call_in_work_;
 };
 
-class EmbedEveryToken final : public Embed {
+class EmbedBlankToo : public Embed {
  public:
   using Embed::Embed;
 
+ protected:
+  void Adjust(EmbedParams& params) override { params.input_options.plan.allow_empty = true; }
+};
+
+class EmbedEveryToken final : public EmbedBlankToo {
+ public:
+  using EmbedBlankToo::EmbedBlankToo;
+
  private:
   void Adjust(EmbedParams& params) override {
+    EmbedBlankToo::Adjust(params);
     params.input_options.spans = SequenceTokens();
     params.vector_options.normalize = false;
   }
@@ -251,6 +260,9 @@ class GetModel final : public TypedOperation<v1::GetModelRequest, v1::Model> {
 }  // namespace
 
 ApiMethod EmbedMethod(const LongembedContext& context) { return MakeMethod<Embed>("Embed", context); }
+ApiMethod EmbedBlankTooMethod(const LongembedContext& context) {
+  return MakeMethod<EmbedBlankToo>("EmbedBlankToo", context);
+}
 ApiMethod EmbedEveryTokenMethod(const LongembedContext& context) {
   return MakeMethod<EmbedEveryToken>("EmbedEveryToken", context);
 }

@@ -15,7 +15,10 @@ struct LongembedContext : ApiContext {
 
 // `context` must outlive the methods.
 ApiMethod EmbedMethod(const LongembedContext& context);
-// Gives a vector for each token of the sequence, special tokens and prompt included, not normalized.
+// Also embeds a text without tokens, of which only the special tokens remain.
+ApiMethod EmbedBlankTooMethod(const LongembedContext& context);
+// Gives a vector for each token of the sequence, special tokens and prompt included, not normalized. Embeds texts
+// without tokens, too.
 ApiMethod EmbedEveryTokenMethod(const LongembedContext& context);
 ApiMethod ExplainMethod(const LongembedContext& context);
 ApiMethod TokenizeMethod(const LongembedContext& context);

@@ -112,6 +112,53 @@ TEST_F(HttpServerTest, OpenaiRequestsWithoutAPromptHaveTheConfiguredOne) {
   }
 }
 
+// The config's prompt is one for all models.
+TEST_F(HttpServerTest, AModelWithoutPromptsIgnoresTheConfiguredOne) {
+  FakeServer::Options options = Options(absl::Minutes(10));
+  options.manifest->prompts = {};
+  FakeServer server(options);
+  config_.http.openai_prompt = "query";
+  HttpServer http(config_, server.host(), MakeRoutes(server.apis(), config_.http, server.health()),
+                  *Acceptor::Listen("127.0.0.1:0", {.silence = absl::Seconds(10)}), nullptr);
+  RawConnection connection(http.port());
+  connection.Send(Post("/v1/embeddings", kHello));
+  EXPECT_THAT(connection.ReadResponse(), HasSubstr(" 200 "));
+}
+
+TEST_F(HttpServerTest, TakesOptionsThatClientsSendToEveryServer) {
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": "a", "drop_params": true})")), HasSubstr(" 200 "));
+  const std::string options =
+      R"({"inputs": "a", "options": {"wait_for_model": true, "use_gpu": false, "use_cache": 0}})";
+  EXPECT_THAT(Ask(Post("/embed", options)), AllOf(HasSubstr(" 422 "), HasSubstr("use_cache: must be true or false")));
+  EXPECT_THAT(Ask(Post("/", R"({"inputs": ["a"], "options": {"wait_for_model": true, "use_cache": true}})")),
+              HasSubstr(" 200 "));
+  EXPECT_THAT(Ask(Post("/embed", R"({"inputs": "a", "options": {"wait": true}})")), HasSubstr("UNKNOWN_FIELD"));
+}
+
+// As TEI does, and tei.v1 over gRPC.
+TEST_F(HttpServerTest, TeiEmbedsABlankText) {
+  for (const char* path : {"/embed", "/embed_all"}) {
+    EXPECT_THAT(Ask(Post(path, R"({"inputs": [" ", "a"]})")), HasSubstr(" 200 ")) << path;
+    EXPECT_THAT(Ask(Post(path, R"({"inputs": ["a", ""]})")),
+                AllOf(HasSubstr(" 422 "), HasSubstr("EMPTY_INPUT"), HasSubstr(R"("field":"inputs[1]")")));
+  }
+  EXPECT_THAT(Ask(Post("/v1/embeddings", R"({"input": " "})")), HasSubstr("EMPTY_INPUT"));
+}
+
+// Cohere's `truncate` is END by default.
+TEST_F(HttpServerTest, CohereCutsTextsThatAreTooLongForWindows) {
+  std::string text = "a";
+  for (int i = 0; i < 150; ++i) text += " a";
+  const auto ask = [&](const std::string& more) {
+    return Ask(Post("/v2/embed", R"({"texts": [")" + text + R"("])" + more + "}"));
+  };
+  const std::string windows = R"(, "extension": {"windows": {"tokens": 16}})";
+  EXPECT_THAT(ask(windows), HasSubstr(" 200 "));
+  EXPECT_THAT(ask(R"(, "model": "fake:highest")"), HasSubstr("would take 25 windows"));  // Those of 100 tokens.
+  EXPECT_THAT(ask(windows + R"(, "truncate": "NONE")"), HasSubstr(" 400 "));
+  EXPECT_THAT(ask(""), HasSubstr(" 200 "));
+}
+
 TEST_F(HttpServerTest, ClosesAConnectionThatIsIdleForTooLong) {
   config_.connections.max_idle = absl::Milliseconds(200);
   Start();
@@ -203,6 +250,20 @@ TEST_F(HttpServerTest, RefusesABodyThatIsTooLargeBeforeItIsSent) {
 }
 
 // As signed numbers these lengths would be negative, and so would the bytes on the ledger.
+// Closing at once would reset the connection, and the client would see a broken pipe instead of the answer.
+TEST_F(HttpServerTest, AClientMaySendOnAfterItsBodyWasRefused) {
+  RawConnection connection(http_->port());
+  connection.Send("POST /v1/embeddings HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 90000000\r\n\r\n");
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(connection.Send(std::string(1000, ' '))) << i;
+    absl::SleepFor(absl::Milliseconds(200));
+  }
+  EXPECT_THAT(connection.ReadResponse(), AllOf(StartsWith("HTTP/1.1 413"), HasSubstr("REQUEST_TOO_LARGE")));
+  bool closed = false;
+  EXPECT_EQ(connection.ReadToEnd(closed), "");
+  EXPECT_TRUE(closed);
+}
+
 TEST_F(HttpServerTest, RefusesLengthsBeyondTheSignedNumbers) {
   for (const char* length : {"9223372036854775808", "18446744073709551615"}) {
     RawConnection connection(http_->port());
