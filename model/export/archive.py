@@ -9,6 +9,7 @@ import io
 import json
 import math
 import pickletools
+import shutil
 import struct
 import sys
 import warnings
@@ -57,12 +58,21 @@ def save(graph: nn.Module, contract: dict, to: Path | BinaryIO, narrow: bool = T
     """Writes an archive and returns the precision of its weights, "fp32", "bf16" or "fp16". If `narrow`, this is the checkpoint's own precision, provided that
     it represents every weight exactly."""
     contents = _put_stand_ins(graph, narrow)
+    if isinstance(to, Path):
+        _refuse_full_disk(to.parent, sum(content.bytes for content in contents))
     skeleton = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, but it is what LibTorch loads.
         torch.jit.save(torch.jit.script(graph), skeleton, _extra_files={CONTRACT_FILE: json.dumps(contract, separators=(",", ":"))})
     _copy(skeleton, contents, to)
     return PRECISIONS.get(contents[0].dtype, "fp32")
+
+
+def _refuse_full_disk(folder: Path, needed: int) -> None:
+    """Raises ExportError if the disk has no room. LibTorch's writer would end the process with SIGABRT."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ExportError(f"{folder} has {free >> 20} MiB free, and the model needs {(needed >> 20) + 1} MiB; free some, or give a folder on another disk.")
 
 
 def _put_stand_ins(graph: nn.Module, narrow: bool) -> list[_Content]:

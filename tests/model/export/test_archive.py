@@ -2,6 +2,7 @@
 memory, and with torch.jit.save."""
 
 import io
+import shutil
 import warnings
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from model.export import architectures, archive, files, folder
 from model.export.deferred import Deferred
+from model.export.errors import ExportError
 
 # Checkpoints whose weights are only copied keep their precision. A sum (BERT's token type) or a factor (Gemma's) needs float32.
 KEEPS_PRECISION = {"llama": True, "qwen3": True, "distilbert": True, "mpnet": True, "modernbert": True, "bert": False, "gemma3_text": False}
@@ -97,3 +99,13 @@ class Called(torch.nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+
+def test_a_full_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    """LibTorch's writer ends the process with SIGABRT where a write fails."""
+    checkpoint = folder.read_directory(tiny_checkpoints.save("bert", tmp_path / "bert"))
+    graph = architectures.find(checkpoint.config).build(checkpoint.config, checkpoint.tensors)
+    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 1000, 0))
+    with pytest.raises(ExportError, match=f"{tmp_path} has 0 MiB free, and the model needs 1 MiB"):
+        archive.save(graph, {}, tmp_path / "encoder.pt")
+    assert not (tmp_path / "encoder.pt").exists()
