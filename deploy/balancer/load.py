@@ -73,11 +73,11 @@ class Load:
         with grpc.insecure_channel(self.arguments.server, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub = self.stubs.EmbeddingServiceStub(channel)
             while time.monotonic() < until and not self.stop.is_set():
-                tokens, unexpected = 0, None
+                tokens, unexpected, pause = 0, None, self.arguments.pause
                 try:
                     code, tokens = self.one_call(stub, rng)
                 except grpc.RpcError as error:
-                    code = error.code().name
+                    code, pause = error.code().name, max(pause, retry_delay(error))
                     if code not in EXPECTED:
                         unexpected = f"{code}: {error.details()}"
                 with self.lock:
@@ -85,7 +85,12 @@ class Load:
                     self.tokens += tokens
                     if unexpected:
                         self.unexpected.append(unexpected)
-                self.stop.wait(self.arguments.pause)
+                self.stop.wait(pause)
+
+
+def retry_delay(error: grpc.RpcError) -> float:
+    """Returns the seconds after which a refused call may be tried again, or 0."""
+    return next((int(value) / 1000 for key, value in error.trailing_metadata() or () if key == "grpc-retry-pushback-ms"), 0.0)
 
 
 def main() -> int:
