@@ -28,9 +28,8 @@ absl::Status Wrong(const std::string& flag, const std::string& what) {
 }
 
 absl::Status FromJson(const std::string& flag, const std::string& json, google::protobuf::Message& message) {
-  DuplicateKeys keys;
-  static_cast<void>(nlohmann::json::parse(json, std::ref(keys), /*allow_exceptions=*/false));
-  if (!keys.duplicate().empty()) return Wrong(flag, absl::StrCat("has \"", keys.duplicate(), "\" twice in one object"));
+  if (const std::string key = FindDuplicateKey(json); !key.empty())
+    return Wrong(flag, absl::StrCat("has \"", key, "\" twice in one object"));
   const auto parsed = google::protobuf::util::JsonStringToMessage(json, &message);
   if (parsed.ok()) return absl::OkStatus();
   // The parser shows the place of an error in two more lines. A path is missing before ": " for the text as a whole.

@@ -155,8 +155,7 @@ absl::Status WhyNoObject(const std::string& line) {
 }
 
 InputLine ParseJson(const std::string& line, int64_t number) {
-  DuplicateKeys keys(/*deepest=*/1);
-  const nlohmann::json object = nlohmann::json::parse(line, std::ref(keys), /*allow_exceptions=*/false);
+  const nlohmann::json object = nlohmann::json::parse(line, /*cb=*/nullptr, /*allow_exceptions=*/false);
   // The parser takes a NUL byte for the end of the line, and ignores what follows.
   const size_t nul = line.find('\0');
   if (object.is_object() && nul == std::string::npos) {
@@ -164,8 +163,9 @@ InputLine ParseJson(const std::string& line, int64_t number) {
     const absl::Status checked = found == object.end() ? absl::OkStatus() : CheckId(*found);
     if (!checked.ok()) return {.id = number, .input = checked};
     const nlohmann::json id = found == object.end() ? nlohmann::json(number) : *found;
-    if (keys.duplicate().empty()) return {.id = id, .input = ReadInput(object)};
-    return {.id = id, .input = absl::InvalidArgumentError(absl::StrCat("has \"", keys.duplicate(), "\" twice"))};
+    const std::string duplicate = FindDuplicateKey(line, /*deepest=*/1);
+    if (duplicate.empty()) return {.id = id, .input = ReadInput(object)};
+    return {.id = id, .input = absl::InvalidArgumentError(absl::StrCat("has \"", duplicate, "\" twice"))};
   }
   absl::Status status = CheckUtf8(line);
   if (status.ok() && object.is_object()) {

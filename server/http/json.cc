@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <functional>
 
 #include "model/text/utf8.h"
 #include "server/errors/errors.h"
@@ -68,8 +67,8 @@ Shape ShapeOf(std::string_view text) {
 int64_t JsonParsingBytes(std::string_view text) {
   // A value has 16 bytes. A string has 32 more, and its characters, which are no more than those of the text.
   constexpr int64_t kBytesPerValue = 48;
-  // A key has a node of 80 bytes in its object, and one of 64 in the set that finds duplicates, each with a copy of the
-  // key. Its colon counts as a value already.
+  // A key has a node of 80 bytes in its object, and one of 64 in the set that finds duplicates while its object is read,
+  // each with a copy of the key. Its colon counts as a value already.
   constexpr int64_t kBytesPerKey = 80 + 64 - kBytesPerValue;
   const Shape shape = ShapeOf(text);
   if (shape.values > kMaxValues) return static_cast<int64_t>(text.size());  // Refused before it is parsed.
@@ -83,15 +82,14 @@ absl::StatusOr<json> ParseJson(std::string_view text) {
   const Shape shape = ShapeOf(text);
   if (shape.values > kMaxValues) return TooManyElements("", shape.values, kMaxValues);
   if (shape.depth > kMaxDepth) return JsonTooDeep(shape.depth, kMaxDepth);
-  DuplicateKeys keys;
   try {
-    json value = json::parse(text, std::ref(keys));
+    json value = json::parse(text);
     // The parser takes a NUL byte for the end of the text, and ignores what follows.
     const size_t nul = text.find('\0');
     if (nul != std::string_view::npos) {
       return MalformedJson(static_cast<int64_t>(nul) + 1, static_cast<int64_t>(text.size()));
     }
-    if (!keys.duplicate().empty()) return DuplicateField(keys.duplicate());
+    if (const std::string key = FindDuplicateKey(text); !key.empty()) return DuplicateField(key);
     return value;
   } catch (const json::parse_error& error) {
     return MalformedJson(static_cast<int64_t>(error.byte), static_cast<int64_t>(text.size()));
