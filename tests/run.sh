@@ -42,11 +42,6 @@ finish() {
   fi
 }
 
-run() {
-  begin "$@"
-  finish "$1"
-}
-
 # The largest model takes as long as the others together. Each export runs on one thread.
 export_models() {
   (for model in e5-small-v2 bge-small-en-v1.5 all-MiniLM-L6-v2; do export_model "$model" >/dev/null; done) &
@@ -99,12 +94,12 @@ run_release_suites() {
   finish server
   finish client
   finish offline
-  say "Python tests of operations"
+  say "Python tests of operations, which leave half of the cores idle; there, fuzzing, 10 seconds a target"
   begin_pytest operations tests/operations "${timeless[@]/#/--deselect=}"
-  finish operations
   wait "${started[fuzz-build]}" || true
-  say "fuzzing, 10 seconds a target"
-  run fuzz "$root/tests/fuzz/run.sh" --seconds 10 --jobs 2 --report "$reports/fuzz.xml"
+  begin fuzz nice -n 19 "$root/tests/fuzz/run.sh" --seconds 10 --report "$reports/fuzz.xml"
+  finish operations
+  finish fuzz
 }
 
 # The kernels for Arm are cross-compiled and run in an emulator (tests/arm64), if the package sources have the tools.

@@ -12,9 +12,9 @@ from harness import SKIPPED
 SHORT = {
     "overload.py": ["--seconds", "8", "--texts", "40", "--measure-seconds", "3", "--goodput", "0.5", "--slack", "20"],
     "rolling_restart.py": ["--rounds", "2", "--pause", "0.5"],
-    "kill.py": ["--rounds", "3", "--every", "4"],
+    "kill.py": ["--rounds", "2", "--every", "4"],
     "cancel.py": ["--rounds", "1", "--blocker-seconds", "4", "--slack", "10"],
-    "soak.py": ["--seconds", "15", "--sample-every", "2"],
+    "soak.py": ["--seconds", "10", "--sample-every", "2"],
     "hostile.py": ["--seconds", "2", "--floor-ms", "1500"],
     "auth_matrix.py": [],
     "http_front.py": ["--seconds", "4", "--connections", "1000", "--beyond-mib", "100"],
