@@ -29,7 +29,7 @@ struct PlanLimits {
   int64_t max_tokens = std::numeric_limits<int32_t>::max();  // Tokens of the input after truncation.
   // Tokens of one sequence. The cost of attention grows with the square of this number.
   int64_t max_sequence_tokens = std::numeric_limits<int32_t>::max();
-  int64_t max_run_tokens = std::numeric_limits<int32_t>::max();  // Tokens of all sequences, overlaps included.
+  int64_t max_run_tokens = std::numeric_limits<int32_t>::max();  // Tokens of all sequences, and of all spans.
   int64_t max_vectors = std::numeric_limits<int32_t>::max();     // Windows or spans.
 };
 

@@ -165,10 +165,7 @@ void Admission::MeasurePace(absl::Duration left, absl::Time batch) {
   if (last_left_ == absl::InfinitePast()) first_left_ = last_left_ = batch;
   // The first batch began when its work came, which is not known. All of its jobs leave at this time.
   if (batch == first_left_) return;
-  // A longer time is that of a process that was stopped, or of a long text, whose work is not in the queue.
-  constexpr absl::Duration kMaxGap = absl::Seconds(2);
-  const absl::Duration gap = std::clamp(batch - last_left_, absl::ZeroDuration(), std::max(kMaxGap, 4 * left));
-  pace_.Add(absl::ToDoubleSeconds(left), absl::ToDoubleSeconds(gap));
+  pace_.Add(absl::ToDoubleSeconds(left), absl::ToDoubleSeconds(std::max(absl::ZeroDuration(), batch - last_left_)));
   last_left_ = batch;
 }
 

@@ -27,6 +27,14 @@ class FairQueue {
     items_.emplace(start, Entry{client, std::move(item)});
   }
 
+  // Does the same for an item that goes before the client's other items. They keep their order.
+  void PushFirst(const std::string& client, double cost, Item item) {
+    assert(cost > 0);
+    double& finish = finish_[client];
+    finish = std::max(now_, finish) + cost;
+    items_.emplace(now_, Entry{client, std::move(item)});
+  }
+
   // Takes out the first item for which `may` returns true, with its client. Returns nullopt if there is none.
   std::optional<std::pair<std::string, Item>> Pop(
       const std::function<bool(const std::string& client, const Item& item)>& may) {

@@ -23,15 +23,17 @@ struct CostModel {
   int64_t CostOf(int64_t tokens) const {
     return tokens + static_cast<int64_t>(attention * static_cast<double>(tokens) * static_cast<double>(tokens));
   }
-  // Returns the cost of a sequence, calibration of its attention included.
-  int64_t CostOf(const Sequence& sequence) const {
+  // Returns the additional cost of calibrating the attention of `tokens` tokens.
+  int64_t CostOfCalibration(int64_t tokens, const SequenceCalibration& calibration) const {
     // Adding a basket to the sums of a row takes as long as its attention to this many keys, by measurement.
     constexpr double kKeysPerBasket = 20;
-    const SequenceCalibration& calibration = sequence.calibration;
-    if (calibration.basket == 0) return CostOf(sequence.size());
-    const double baskets = static_cast<double>(sequence.size()) / calibration.basket * calibration.rows.size();
+    if (calibration.basket == 0) return 0;
+    const double baskets = static_cast<double>(tokens) / calibration.basket * calibration.rows.size();
     const double share = static_cast<double>(layers - calibration.first_layer) / layers;
-    return CostOf(sequence.size()) + static_cast<int64_t>(attention * kKeysPerBasket * share * baskets);
+    return static_cast<int64_t>(attention * kKeysPerBasket * share * baskets);
+  }
+  int64_t CostOf(const Sequence& sequence) const {
+    return CostOf(sequence.size()) + CostOfCalibration(sequence.size(), sequence.calibration);
   }
   bool IsOversizedCost(int64_t cost) const { return cost > oversized; }
   bool IsOversized(const Sequence& sequence) const { return IsOversizedCost(CostOf(sequence)); }

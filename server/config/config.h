@@ -71,7 +71,7 @@ struct LimitsConfig {
   int64_t max_inputs_per_call = 1024;
   int64_t max_tokens_per_input = 1 << 20;     // After truncation; for a Tokenize call, all texts together.
   int64_t max_tokens_per_sequence = 1 << 15;  // One pass through the model; attention is quadratic in it.
-  int64_t max_run_tokens_per_call = 4 << 20;  // All windows of all inputs, with overlaps and prompts.
+  int64_t max_run_tokens_per_call = 4 << 20;  // All windows of all inputs, with overlaps and prompts; also all spans.
   int64_t max_vectors_per_call = 1 << 16;     // Windows or spans of all inputs.
   int64_t max_prompt_bytes = 1 << 14;         // A literal prompt, which is tokenized with every input.
 

@@ -23,10 +23,18 @@ int64_t AnswerMemory::CountVectors() const {
   return vectors;
 }
 
+int64_t AnswerMemory::WireBytes() const {
+  return CountVectors() * params_.vector_options.dimensions * params_.bits_per_component / 8;
+}
+
+int64_t AnswerMemory::SerializedBytes(int64_t wire_bytes) const {
+  const auto bytes = static_cast<int64_t>(params_.call.answer_growth * static_cast<double>(wire_bytes));
+  return std::min(bytes, params_.max_response_bytes);
+}
+
 absl::Status AnswerMemory::CheckSize() const {
   if (is_sparse()) return absl::OkStatus();  // SettleTerms checks it.
-  const int64_t vectors = CountVectors();
-  const int64_t bytes = vectors * params_.vector_options.dimensions * params_.bits_per_component / 8;
+  const int64_t bytes = WireBytes();
   return bytes > params_.max_response_bytes ? ResponseTooLarge(bytes, params_.max_response_bytes) : absl::OkStatus();
 }
 
@@ -44,7 +52,9 @@ absl::Status AnswerMemory::Reserve(std::span<const Sequence> sequences) const {
   const bool pools = params_.vector_options.token_pooling > 1;
   const int64_t vectors = pools ? rows : CountVectors();
   const int64_t pooling = pools ? PoolingBytes(rows) : 0;
-  return params_.call.memory.Hold(Memory::kAnswers, rows * (width + kVector) + vectors * (message + kVector) + pooling);
+  // The rows are gone when the message is serialized.
+  const int64_t before = std::max(rows * (width + kVector) + pooling, SerializedBytes(WireBytes()));
+  return params_.call.memory.Hold(Memory::kAnswers, vectors * (message + kVector) + before);
 }
 
 int64_t AnswerMemory::ExpectedTerms(std::span<const Sequence> sequences) const {
@@ -65,7 +75,8 @@ absl::Status AnswerMemory::ReserveTerms(int64_t terms) const {
     rows += static_cast<int64_t>(input->plan.sequences.size());
     ++vectors;
   }
-  return params_.call.memory.Hold(Memory::kAnswers, 2 * terms * kTerm + 2 * (rows + vectors) * kVector);
+  const int64_t before = std::max(terms * kTerm, SerializedBytes(terms * kTerm));
+  return params_.call.memory.Hold(Memory::kAnswers, terms * kTerm + before + 2 * (rows + vectors) * kVector);
 }
 
 absl::Status AnswerMemory::SettleTerms() const {
@@ -78,7 +89,8 @@ absl::Status AnswerMemory::SettleTerms() const {
   const int64_t bytes = terms * (static_cast<int64_t>(sizeof(int32_t)) + params_.bits_per_component / 8);
   if (bytes > params_.max_response_bytes) return ResponseTooLarge(bytes, params_.max_response_bytes);
   // The rows have been freed. The vectors remain, and the message that is made of them.
-  params_.call.memory.Correct(Memory::kAnswers, 2 * terms * kTerm + 2 * vectors * kVector);
+  params_.call.memory.Correct(Memory::kAnswers, 2 * vectors * kVector + terms * kTerm +
+                                                    std::max(terms * kTerm, SerializedBytes(terms * kTerm)));
   return absl::OkStatus();
 }
 

@@ -30,7 +30,10 @@ class AnswerMemory {
  private:
   bool is_sparse() const { return params_.input_options.plan.sparse; }
   int64_t CountVectors() const;
+  int64_t WireBytes() const;  // Of dense vectors.
   absl::Status CheckSize() const;
+  // Returns the most memory that the answer takes once it is serialized, if its wire format has `wire_bytes`.
+  int64_t SerializedBytes(int64_t wire_bytes) const;
   int64_t ExpectedTerms(std::span<const Sequence> sequences) const;
 
   const ModelManifest& manifest_;

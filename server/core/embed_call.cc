@@ -54,6 +54,18 @@ int64_t EmbedCall::MaxSequenceTokens() const {
                   plan.limits.max_sequence_tokens);
 }
 
+int64_t EmbedCall::CalibrationCost(int64_t tokens) const {
+  const ModelManifest& manifest = model_.model().manifest;
+  const auto& asked = params_.input_options.plan.extension.attention_calibration;
+  // With these poolings one row is calibrated, or where each token gets a vector, rows that the plan counts.
+  if (!asked.has_value() || manifest.pooling == Pooling::kCls || manifest.pooling == Pooling::kLast) return 0;
+  const Calibration calibration = asked->Resolve(manifest, tokens);
+  return model_.lane_options().costs.CostOfCalibration(
+      tokens, {.basket = static_cast<int32_t>(calibration.basket),
+               .first_layer = static_cast<int32_t>(manifest.layers - calibration.layers),
+               .rows = {0, static_cast<int32_t>(tokens)}});
+}
+
 ResourceRequest EmbedCall::Estimate() const {
   const int64_t window = model_.model().manifest.trained_window;
   const CostModel& costs = model_.lane_options().costs;
@@ -67,6 +79,7 @@ ResourceRequest EmbedCall::Estimate() const {
   const int64_t most = std::min({plan.limits.max_run_tokens, cut ? plan.limits.max_run_tokens : MaxSequenceTokens(),
                                  plan.max_tokens.value_or(plan.limits.max_run_tokens)});
   Load load;
+  const auto cost_of = [&](int64_t sequence) { return costs.CostOf(sequence) + CalibrationCost(sequence); };
   for (const absl::StatusOr<Input>& input : params_.inputs) {
     if (!input.ok()) continue;
     const auto* text = std::get_if<std::string_view>(&input->content);
@@ -74,9 +87,9 @@ ResourceRequest EmbedCall::Estimate() const {
                                            : static_cast<double>(std::get<TokenIds>(input->content).ids.size());
     const int64_t tokens = std::min(static_cast<int64_t>(content + prompt) + 2, most);
     if (cut) {
-      load.Add(tokens, (tokens + window - 1) / window * costs.CostOf(std::min(tokens, window)), /*oversized=*/false);
+      load.Add(tokens, (tokens + window - 1) / window * cost_of(std::min(tokens, window)), /*oversized=*/false);
     } else {
-      load.Add(tokens, costs.CostOf(tokens), costs.IsOversizedCost(costs.CostOf(tokens)));
+      load.Add(tokens, cost_of(tokens), costs.IsOversizedCost(cost_of(tokens)));
     }
   }
   request.tokens = load.tokens();
@@ -247,10 +260,10 @@ absl::Status BatchError(const absl::Status& status) {
 }
 
 // Returns the number of components of all vectors.
-size_t ComponentsOf(const JobResult& result) {
-  size_t components = 0;
-  for (const std::vector<float>& row : result.vectors) components += row.size();
-  for (const SparseVector& row : result.sparse) components += static_cast<size_t>(row.size());
+int64_t ComponentsOf(const JobResult& result) {
+  int64_t components = 0;
+  for (const std::vector<float>& row : result.vectors) components += std::ssize(row);
+  for (const SparseVector& row : result.sparse) components += row.size();
   return components;
 }
 
@@ -258,17 +271,27 @@ size_t ComponentsOf(const JobResult& result) {
 
 void EmbedCall::OnEncoded(absl::StatusOr<JobResult> result) {
   // Up to this size an answer takes less than a millisecond, and passing it to another thread would delay it.
-  constexpr size_t kSmallAnswer = 32 << 10;
-  if (!result.ok() || ComponentsOf(*result) <= kSmallAnswer) return Finish(std::move(result));
-  pool_.Run([call = shared_from_this(), result = *std::move(result)]() mutable { call->Finish(std::move(result)); },
-            {.client = params_.call.caller.name, .is_long = true});
-}
-
-void EmbedCall::Finish(absl::StatusOr<JobResult> result) {
+  constexpr int64_t kSmallAnswer = 32 << 10;
+  // Writing four components as JSON takes about as long as tokenizing a byte.
+  constexpr int64_t kComponentsPerByte = 4;
   if (began_ != absl::InfiniteFuture()) BeginPhase(params_.call.trace, phase::kInference, began_);
   TracePhase(phase::kFinish);
   if (!result.ok()) return std::move(done_)(BatchError(result.status()));
-  const absl::Status status = WithinMemory([&] { return FinishInputs(*result); });
+  const int64_t components = ComponentsOf(*result);
+  if (components <= kSmallAnswer) return Finish(*std::move(result));
+  const absl::Status queued = WithinMemory([&] {
+    auto finish = [call = shared_from_this(), result = *std::move(result)]() mutable {
+      if (const absl::Status status = call->CheckNotCancelled(); !status.ok()) return std::move(call->done_)(status);
+      call->Finish(std::move(result));
+    };
+    pool_.RunFirst(std::move(finish), {.client = params_.call.caller.name, .bytes = components / kComponentsPerByte});
+    return absl::OkStatus();
+  });
+  if (!queued.ok()) std::move(done_)(queued);
+}
+
+void EmbedCall::Finish(JobResult result) {
+  const absl::Status status = WithinMemory([&] { return FinishInputs(result); });
   if (!status.ok()) return std::move(done_)(status);
   std::move(done_)(std::move(answer_));
 }

@@ -1,6 +1,6 @@
 // A call that embeds texts. It is admitted by an estimate, tokenized and planned on the worker pool, encoded by the
-// model's scheduler, and answered: a large answer on the worker pool, because finishing and serializing it takes time
-// that the scheduler would count as the encoder's, and that no admission has asked for.
+// model's scheduler, and answered. A large answer is finished on the worker pool: on the scheduler's thread, the time
+// would count as the encoder's.
 //
 //   auto call = EmbedCall::Start(model, pool, clock, params, [](absl::StatusOr<EmbedAnswer> answer) {});
 //   call->Cancel();   // When the client has gone away.
@@ -47,7 +47,8 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
 
   // Estimates the resources of the call before anything is tokenized.
   ResourceRequest Estimate() const;
-  int64_t MaxSequenceTokens() const;  // Limit of one sequence with the call's options.
+  int64_t MaxSequenceTokens() const;              // Limit of one sequence with the call's options.
+  int64_t CalibrationCost(int64_t tokens) const;  // Estimated additional cost of a sequence with this many tokens.
   void Admit();
   void OnAdmitted(std::shared_ptr<Permit> permit);
   void Prepare();
@@ -62,7 +63,7 @@ class EmbedCall : public std::enable_shared_from_this<EmbedCall> {
   absl::StatusOr<std::shared_ptr<Job>> MakeJob(std::vector<Sequence> sequences);
   // Called by the scheduler when the job has ended.
   void OnEncoded(absl::StatusOr<JobResult> result);
-  void Finish(absl::StatusOr<JobResult> result);
+  void Finish(JobResult result);
   absl::Status FinishInputs(JobResult& result);
   // Counts of what was encoded, for metrics and for the trace.
   struct Tally {

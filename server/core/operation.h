@@ -33,9 +33,10 @@ struct Caller {
 struct CallContext {
   const Caller& caller;
   absl::Time arrival;
-  absl::Time deadline;    // InfiniteFuture: no deadline.
-  bool may_wait = false;  // If the queue is full, wait instead of failing; flow control then slows the client down.
-  Charge& memory;         // The memory of this request.
+  absl::Time deadline;       // InfiniteFuture: no deadline.
+  bool may_wait = false;     // If the queue is full, wait instead of failing; flow control then slows the client down.
+  Charge& memory;            // The memory of this request.
+  double answer_growth = 1;  // Bytes of the answer for each byte of its wire format, at most; more than 1 for JSON.
   RequestTrace* trace = nullptr;  // Null: the call is not traced.
 };
 

@@ -55,15 +55,32 @@ void WorkerPool::RunAfter(absl::Duration delay, Task task) {
   changed_.NotifyOne();
 }
 
-void WorkerPool::Push(Task task, TaskSize size) {
+void WorkerPool::RunFirst(Task task, TaskSize size) {
+  {
+    const MutexLock lock(mutex_);
+    Waiting waiting = ToWaiting(std::move(task), size);
+    waiting.is_text = false;
+    tasks_.PushFirst(size.client, CostOf(size), std::move(waiting));
+  }
+  changed_.NotifyOne();
+}
+
+double WorkerPool::CostOf(const TaskSize& size) {
   // The overhead of a task, as bytes of text.
   constexpr int64_t kTaskBytes = 64;
-  tasks_.Push(size.client, static_cast<double>(size.bytes + kTaskBytes),
-              {.task = std::move(task), .bytes = size.bytes, .is_long = size.is_long || size.bytes > kLongBytes});
+  return static_cast<double>(size.bytes + kTaskBytes);
+}
+
+WorkerPool::Waiting WorkerPool::ToWaiting(Task task, const TaskSize& size) {
+  return {.task = std::move(task), .bytes = size.bytes, .is_long = size.bytes > kLongBytes};
+}
+
+void WorkerPool::Push(Task task, TaskSize size) {
+  tasks_.Push(size.client, CostOf(size), ToWaiting(std::move(task), size));
 }
 
 absl::Duration WorkerPool::WaitOf(const TaskSize& size) const {
-  const bool is_long = size.is_long || size.bytes > kLongBytes;
+  const bool is_long = size.bytes > kLongBytes;
   const auto seconds_of = [this, is_long](const Waiting& waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return waiting.is_long == is_long ? SecondsFor(waiting.bytes) : 0.0;
   };
@@ -168,7 +185,7 @@ void WorkerPool::RunTask(std::string client, Waiting waiting) {
   const absl::Duration took = clock_.Now() - began;
   mutex_.Lock();
   due_.erase(due);
-  Measure(waiting.bytes, absl::ToDoubleSeconds(took));
+  if (waiting.is_text) Measure(waiting.bytes, absl::ToDoubleSeconds(took));
   if (!waiting.is_long) return;
   --running_long_in_all_;
   if (--running_long_[client] == 0) running_long_.erase(client);

@@ -26,9 +26,8 @@ namespace longembed {
 // The client that a task belongs to, and the task's size.
 struct TaskSize {
   std::string client;
-  int64_t bytes = 0;                                    // Bytes to tokenize; 0: the task does something else.
+  int64_t bytes = 0;  // Bytes to tokenize, or as many as take as long; 0: the task takes no time to speak of.
   absl::Duration time_left = absl::InfiniteDuration();  // Until the deadline.
-  bool is_long = false;                                 // Runs as a long text does (WorkerPool), whatever its bytes.
 };
 
 // Runs tasks in an order that is fair to clients. Multiple threads can call its methods without external
@@ -49,6 +48,9 @@ class WorkerPool {
   // Queues a task; it runs in its client's turn.
   void Run(Task task, TaskSize size);
   void Run(Task task) { Run(std::move(task), {}); }
+  // Queues a task that ends a call, and so frees what the call holds, before the client's other tasks. Its time says
+  // nothing about that of tokenizing.
+  void RunFirst(Task task, TaskSize size);
   // Queues a task that has not passed admission. Errors: RESOURCE_EXHAUSTED if it would wait too long or miss its
   // deadline, and DEADLINE_EXCEEDED if that has passed; the task is then destroyed.
   absl::Status TryRun(Task task, TaskSize size);
@@ -81,12 +83,15 @@ class WorkerPool {
     Task task;
     int64_t bytes = 0;
     bool is_long = false;
+    bool is_text = true;  // Its time is that of tokenizing.
   };
 
   void RunThread();
   // Releases the lock while the task runs.
   void RunTask(std::string client, Waiting waiting) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Push(Task task, TaskSize size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static double CostOf(const TaskSize& size);
+  static Waiting ToWaiting(Task task, const TaskSize& size);
   std::optional<std::pair<std::string, Waiting>> Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MoveDelayed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration WaitOf(const TaskSize& size) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -250,6 +250,11 @@ absl::Status AnswerTooLarge(std::string_view field, int64_t bytes, int64_t limit
                  absl::StrCat("the answer would have ", bytes, " bytes; the limit per answer is ", limit));
 }
 
+absl::Status JsonAnswerTooLarge(int64_t limit) {
+  return Invalid("", "RESPONSE_TOO_LARGE",
+                 absl::StrCat("the answer would have more than ", limit, " bytes as JSON, the limit per answer"));
+}
+
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit) {
   return Invalid(field, "TOO_MANY_ELEMENTS", absl::StrCat("has ", count, " elements; the limit is ", limit));
 }

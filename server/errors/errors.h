@@ -85,6 +85,7 @@ absl::Status RequestTooLarge(uint64_t bytes, int64_t limit);
 // For vectors, whose size is known before the model runs.
 absl::Status ResponseTooLarge(int64_t bytes, int64_t limit);
 // For an answer that is complete. `field` is the field of the request that made the answer so large; empty if unknown.
+absl::Status JsonAnswerTooLarge(int64_t limit);  // Its whole size is not known, because writing stops at the limit.
 absl::Status AnswerTooLarge(std::string_view field, int64_t bytes, int64_t limit);
 absl::Status TooManyElements(std::string_view field, int64_t count, int64_t limit);
 // `path` is that of the message with the field; empty for the request itself.

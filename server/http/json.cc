@@ -67,8 +67,8 @@ Shape ShapeOf(std::string_view text) {
 int64_t JsonParsingBytes(std::string_view text) {
   // A value has 16 bytes. A string has 32 more, and its characters, which are no more than those of the text.
   constexpr int64_t kBytesPerValue = 48;
-  // A key has a node of 80 bytes in its object, and one of 64 in the set that finds duplicates while its object is read,
-  // each with a copy of the key. Its colon counts as a value already.
+  // A key has a node of 80 bytes in its object, and one of 64 in the set that finds duplicates while its object is
+  // read, each with a copy of the key. Its colon counts as a value already.
   constexpr int64_t kBytesPerKey = 80 + 64 - kBytesPerValue;
   const Shape shape = ShapeOf(text);
   if (shape.values > kMaxValues) return static_cast<int64_t>(text.size());  // Refused before it is parsed.

@@ -45,6 +45,8 @@ constexpr int64_t kMaxBodyBytesOfGet = 16 << 10;
 // longer than HttpTimeouts::send to read this many bytes of an answer.
 constexpr size_t kStep = 16 << 10;
 constexpr size_t kBufferBytes = 64 << 10;
+// A connection that ends is closed once its client has been silent for this long.
+constexpr absl::Duration kSilence = absl::Seconds(1);
 constexpr char kJson[] = "application/json";
 constexpr char kAnyMethod[] = "GET, HEAD, POST, OPTIONS";  // Of the server as a whole.
 // The policy for pages: they load nothing from other sites, and no other page may frame them.
@@ -85,8 +87,9 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   void Drain() override {
     OnStrand([](Connection& self) {
-      self.last_request_ = true;
-      if (self.state_ == State::kIdle || self.state_ == State::kLingering) self.End();
+      self.last_request_ = self.draining_ = true;
+      if (self.state_ == State::kIdle) self.End();
+      self.linger_ends_ = std::min(self.linger_ends_, self.context_.host.clock.Now() + kSilence);
     });
   }
   void Close() override {
@@ -432,14 +435,12 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     if (!unread_) return CloseGracefully();
     state_ = State::kLingering;
     // Over a slow link, what the client has sent arrives for a while after it has stopped.
-    constexpr absl::Duration kLinger = absl::Seconds(30);
-    linger_ends_ = context_.host.clock.Now() + kLinger;
+    linger_ends_ = context_.host.clock.Now() + (draining_ ? kSilence : absl::Seconds(30));
     error_code ignored;
     socket().shutdown(tcp::socket::shutdown_send, ignored);
     Discard();
   }
   void Discard() {
-    constexpr absl::Duration kSilence = absl::Seconds(1);
     Expect(std::min(kSilence, linger_ends_ - context_.host.clock.Now()));
     socket().async_read_some(asio::buffer(discarded_), Then(&Connection::OnDiscarded));
   }
@@ -451,8 +452,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   void CloseGracefully() {
     if constexpr (kTls) {
       state_ = State::kLingering;
-      constexpr absl::Duration kClose = absl::Seconds(1);
-      Expect(kClose);
+      Expect(kSilence);
       stream_.async_shutdown([self = this->shared_from_this()](error_code) { self->End(); });
     } else {
       End();
@@ -492,6 +492,7 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   // Used only on the strand:
   State state_ = State::kIdle;
+  bool draining_ = false;
   bool last_request_ = false;  // The connection ends with this answer, or now if it is idle.
   bool watching_ = false;      // A read that Watch began is pending.
   bool is_head_ = false;

@@ -10,8 +10,8 @@ struct BuilderPlugins {
   bool channelz = false;
 };
 
-// Removes the services that are not wanted from a server. Otherwise, once enabled, channelz joins every server of the
-// process, and gRPC's reflection (reflection.h has our own) where its library is loaded.
+// Removes services that are not wanted from a server. Channelz, once enabled, joins every server of the process. gRPC's
+// own reflection would join wherever its library is loaded; we serve our own (reflection.h).
 void SelectPlugins(grpc::ServerBuilder& builder, const BuilderPlugins& wanted);
 
 // Turns compression off. gRPC would inflate a compressed message before authentication and without a limit: it checks

@@ -111,12 +111,13 @@ absl::StatusOr<std::unique_ptr<Charge>> CallRecord::Begin() const {
   return host_.ledger.BeginCall(caller_->name, caller_->max_concurrent_calls, exempt_);
 }
 
-CallContext CallRecord::ContextFor(Charge& memory, bool may_wait, RequestTrace* trace) const {
+CallContext CallRecord::ContextFor(Charge& memory, bool may_wait, double answer_growth, RequestTrace* trace) const {
   return {.caller = *caller_,
           .arrival = host_.clock.Now(),
           .deadline = deadline_,
           .may_wait = may_wait,
           .memory = memory,
+          .answer_growth = answer_growth,
           .trace = trace};
 }
 

@@ -44,7 +44,7 @@ class CallRecord {
   absl::StatusOr<std::unique_ptr<Charge>> Begin() const;
 
   // Returns the context for an operation of the call. `memory` and `trace` must outlive it.
-  CallContext ContextFor(Charge& memory, bool may_wait, RequestTrace* trace) const;
+  CallContext ContextFor(Charge& memory, bool may_wait, double answer_growth, RequestTrace* trace) const;
 
   // Begins the trace of one request of the call. Returns null if the call is not traced.
   std::unique_ptr<RequestTrace> TraceRequest() const;

@@ -25,6 +25,8 @@ class Codec {
 
   // Returns the maximum number of bytes that Serialize makes of a message with `wire_bytes` in protobuf's wire format.
   virtual int64_t MostSerializedBytes(int64_t wire_bytes) const = 0;
+  // Bytes by which an answer may exceed `max_bytes` before Serialize finds it too large: those of a vector or two.
+  static constexpr int64_t kMaxOvershoot = 1 << 20;
   // Serializes the answer. Errors: INVALID_ARGUMENT if it is larger than `max_bytes`.
   virtual absl::Status Serialize(const google::protobuf::Message& request, const google::protobuf::Message& message,
                                  int64_t max_bytes, grpc::ByteBuffer& bytes) = 0;

@@ -9,6 +9,14 @@
 #include "system/return_if_error.h"
 
 namespace longembed {
+namespace {
+
+double GrowthOf(const Codec& codec) {
+  constexpr int64_t kWireBytes = 1 << 20;
+  return static_cast<double>(codec.MostSerializedBytes(kWireBytes)) / kWireBytes;
+}
+
+}  // namespace
 
 Exchange::Exchange(const ApiMethod& method, const CallRecord& record, const HostContext& host,
                    std::unique_ptr<Charge> memory, bool may_wait, Codec& codec)
@@ -16,7 +24,7 @@ Exchange::Exchange(const ApiMethod& method, const CallRecord& record, const Host
       codec_(codec),
       memory_(std::move(memory)),
       trace_(record.TraceRequest()),
-      call_(record.ContextFor(*memory_, may_wait, trace_.get())),
+      call_(record.ContextFor(*memory_, may_wait, GrowthOf(codec), trace_.get())),
       arena_(std::make_unique<google::protobuf::Arena>()),
       request_(method.request->New(arena_.get())),
       response_(method.response->New(arena_.get())),
@@ -82,10 +90,12 @@ absl::Status Exchange::Serialize() {
   memory_->Correct(Memory::kPlans, 0);
   // The message takes what the arena has grown by, and its strings, which take no more than their serialized bytes.
   const int64_t message = static_cast<int64_t>(arena_->SpaceAllocated()) - request_space_ + size;
-  memory_->Correct(Memory::kAnswers, message + size);
-  // The operation has found room for the message and its wire format. JSON takes more.
-  const int64_t more = std::min(codec_.MostSerializedBytes(size), host_.max_response_bytes) - size;
-  if (more > 0) RETURN_IF_ERROR(memory_->HoldMore(Memory::kAnswers, more));
+  const int64_t text = std::min(codec_.MostSerializedBytes(size), host_.max_response_bytes + Codec::kMaxOvershoot);
+  if (text > size) {
+    RETURN_IF_ERROR(memory_->Hold(Memory::kAnswers, message + text));
+  } else {  // The operation has found room for the message and its wire format.
+    memory_->Correct(Memory::kAnswers, message + size);
+  }
   RETURN_IF_ERROR(codec_.Serialize(*request_, *response_, host_.max_response_bytes, answer_));
   answer_bytes_ = static_cast<int64_t>(answer_.Length());
   headers_ = operation_->headers();

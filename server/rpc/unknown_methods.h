@@ -7,8 +7,8 @@
 namespace longembed {
 
 // Register it with a server, which it must outlive. It requires no API key itself, because its answer holds only the
-// method's own name. With TLS and API keys, the server's CallGuard (tls_credentials.h) refuses calls of unknown
-// services without a key before they get here.
+// method's own name. With TLS and API keys, the server's CallGuard (tls_credentials.h) refuses calls without a
+// key before they get here, except calls of the packages whose services check keys themselves.
 class UnknownMethods final : public grpc::CallbackGenericService {
  public:
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override;

@@ -31,7 +31,7 @@ inline constexpr Name kTokenizationWait{"longembed_tokenization_wait_seconds",
 
 // The queue for tokenizing threads, for all models together.
 inline constexpr Name kTokenizationTasks{"longembed_tokenization_queue_tasks",
-                                         "Calls that wait for a tokenizing thread."};
+                                         "Calls that wait for a tokenizing thread, to be tokenized or finished."};
 
 // The model's queue and its batches. Label: model.
 inline constexpr Name kQueueDuration{"longembed_queue_duration_seconds",

@@ -384,7 +384,7 @@ def test_a_stream_ends_with_unavailable_when_the_server_drains(tmp_path, pb):
 
 
 @pytest.mark.parametrize("what", ["Health.Watch", "reflection"])
-def test_grpcs_own_streams_do_not_hold_up_the_end(tmp_path, what):
+def test_idle_streams_of_grpcs_packages_do_not_hold_up_the_end(tmp_path, what):
     running = start_server(tmp_path, ["e5-small-v2"])
     with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         end = threading.Event()

@@ -558,6 +558,22 @@ class CpuEncoder final : public Encoder {
     return input;
   }
 
+  // Divides spans into ranges of about equal numbers of rows, each of which takes a millisecond or so.
+  static std::vector<Range> SpanChunks(const std::vector<Range>& spans) {
+    constexpr int64_t kRows = 4096;
+    std::vector<Range> chunks;
+    int64_t rows = kRows;
+    for (int32_t i = 0; i < std::ssize(spans); ++i) {
+      if (rows >= kRows) {
+        chunks.push_back({i, i});
+        rows = 0;
+      }
+      rows += spans[static_cast<size_t>(i)].size();
+      chunks.back().end = i + 1;
+    }
+    return chunks;
+  }
+
   // Returns the mean over each span. `spans` cover the first `rows` rows.
   VectorBlock PoolSpans(const Call& call, const std::vector<Range>& spans, int rows) const {
     VectorBlock block{.rows = static_cast<int>(spans.size()), .width = width_};
@@ -570,7 +586,7 @@ class CpuEncoder final : public Encoder {
       kernels_.rms_norm(out, out, rows, width_, program_.final_norm.data, program_.final_norm_epsilon);
     }
     // Spans may overlap, so that their means take longer than the layers.
-    const std::vector<Range> chunks = Chunks({0, block.rows}, kChunkRows);
+    const std::vector<Range> chunks = SpanChunks(spans);
     call.ParallelFor(static_cast<int>(chunks.size()), [&](int chunk) {
       for (auto i = static_cast<size_t>(chunks[chunk].start); i < static_cast<size_t>(chunks[chunk].end); ++i) {
         kernels_.mean(out.from(spans[i].start), spans[i].size(), width_, block.values.data() + i * width_);

@@ -46,11 +46,11 @@ absl::Status JsonDialect::Serialize(const google::protobuf::Message& request, co
   max_bytes_ = max_bytes;
   std::string text;
   // The string does not grow step by step, each of which would need room for both the old and the new bytes.
-  text.reserve(
-      static_cast<size_t>(std::min(max_bytes, MostSerializedBytes(static_cast<int64_t>(message.ByteSizeLong())))));
+  const auto wire_bytes = static_cast<int64_t>(message.ByteSizeLong());
+  text.reserve(static_cast<size_t>(std::min(max_bytes + kMaxOvershoot, MostSerializedBytes(wire_bytes))));
   Write(request, message, text);
-  const auto size = static_cast<int64_t>(text.size());
-  if (size > max_bytes) return AnswerTooLarge("", size, max_bytes);
+  if (IsTooLarge(text)) return JsonAnswerTooLarge(max_bytes);
+  if (text.capacity() > text.size() + kMaxOvershoot) text.shrink_to_fit();  // The client may take it slowly.
   bytes = ToBytes(std::move(text));
   headers_ = HeadersFor(message);
   return absl::OkStatus();

@@ -46,7 +46,8 @@ const FieldDescriptor* FindField(const Descriptor& type, const std::string& name
 }
 
 const char* ExpectedOf(const FieldDescriptor& field) {
-  return field.type() == FieldDescriptor::TYPE_MESSAGE ? "an object" : field.cpp_type_name();
+  if (field.type() == FieldDescriptor::TYPE_MESSAGE) return "an object";
+  return field.type() == FieldDescriptor::TYPE_STRING ? "a string" : field.cpp_type_name();
 }
 
 std::vector<std::string> ValueNames(const EnumDescriptor& type) {
@@ -83,6 +84,9 @@ absl::Status CheckValue(const json& value, const FieldDescriptor& field, const s
   if (is_message && IsWellKnown(*field.message_type())) return absl::OkStatus();
   if (is_message) return CheckFields(value, *field.message_type(), path);
   if (value.is_structured()) return WrongJsonType(path, ExpectedOf(field), value.type_name());
+  // Protobuf's reader would not name the element of an array.
+  const bool is_text = field.type() == FieldDescriptor::TYPE_STRING;
+  if (is_text && !value.is_string()) return WrongJsonType(path, ExpectedOf(field), value.type_name());
   return field.enum_type() == nullptr ? absl::OkStatus() : CheckEnum(value, *field.enum_type(), path);
 }
 
@@ -137,32 +141,33 @@ absl::Status ToError(const std::string& message) {
   return WrongJsonValue(message.substr(1, end - 1), message.substr(end + 3));
 }
 
-// Reads one field into a message. The time of protobuf's reader grows faster than its text, and it holds several copies
-// of that, so a long array is read piece by piece.
+// Reads one field into a message. Protobuf's reader holds several copies of its text, so a long array is read piece by
+// piece.
 class FieldReader {
  public:
   FieldReader(const std::string& key, Message& message) : key_(key), message_(message) {}
 
   absl::Status Read(const json& value) {
-    if (!value.is_array()) return ReadText(value.dump());
     constexpr size_t kPieceBytes = 16 << 10;
+    const std::string begin = absl::StrCat("{\"", key_, "\":");
+    if (!value.is_array()) return ReadText(absl::StrCat(begin, value.dump(), "}"), 0);
     std::string piece;
     for (size_t i = 0, first = 0; i < value.size(); ++i) {
-      absl::StrAppend(&piece, piece.empty() ? "[" : ",", value[i].dump());
+      absl::StrAppend(&piece, piece.empty() ? begin + "[" : ",", value[i].dump());
       if (piece.size() < kPieceBytes && i + 1 < value.size()) continue;
-      RETURN_IF_ERROR(ReadText(piece + "]", std::exchange(first, i + 1)));
+      piece += "]}";
+      RETURN_IF_ERROR(ReadText(piece, std::exchange(first, i + 1)));
       piece.clear();
     }
     return absl::OkStatus();
   }
 
  private:
-  // Reads a value, or the elements of an array from `first` on.
-  absl::Status ReadText(const std::string& value, size_t first = 0) {
+  // Reads an object with this field. The elements of an array begin with element `first`.
+  absl::Status ReadText(const std::string& object, size_t first) {
     // Protobuf's reader clears its message first, so it gets one of its own.
     const std::unique_ptr<Message> said(message_.New());
-    const auto read =
-        google::protobuf::util::JsonStringToMessage(absl::StrCat("{\"", key_, "\":", value, "}"), said.get());
+    const auto read = google::protobuf::util::JsonStringToMessage(object, said.get());
     if (!read.ok()) return Moved(ToError(std::string(read.message())), first);
     message_.MergeFrom(*said);
     return absl::OkStatus();
@@ -184,7 +189,7 @@ class FieldReader {
 };
 
 // Appends a message in protobuf's JSON form. Protobuf's own writer takes a microsecond for each number of a vector, and
-// does not stop.
+// cannot stop at a limit.
 class MessageWriter {
  public:
   // Stops once `text` has more than `max_bytes`, with incomplete JSON.

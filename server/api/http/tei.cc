@@ -273,7 +273,7 @@ class TeiTokens final : public TeiDialect {
     const auto& texts = static_cast<const v1::TokenizeRequest&>(request).texts();
     const auto& results = static_cast<const v1::TokenizeResponse&>(message).results();
     text += "[";
-    for (int i = 0; i < results.size(); ++i) {
+    for (int i = 0; i < results.size() && !IsTooLarge(text); ++i) {
       text += i == 0 ? "[" : ",[";
       AppendTokens(texts[i], results[i], text);
       text += "]";
@@ -282,10 +282,11 @@ class TeiTokens final : public TeiDialect {
   }
 
   // Appends the tokens. TEI's offsets count bytes.
-  static void AppendTokens(const std::string& source, const v1::TokenizedText& tokens, std::string& text) {
+  void AppendTokens(const std::string& source, const v1::TokenizedText& tokens, std::string& text) const {
     const CodePointIndex code_points(source);
     const char* separator = "";
     for (const v1::Token& token : tokens.tokens()) {
+      if (IsTooLarge(text)) return;
       absl::StrAppend(&text, std::exchange(separator, ","), R"({"id":)", token.id(), R"(,"text":)");
       if (token.special()) {
         AppendJsonString(token.text(), text);
@@ -327,6 +328,7 @@ class TeiDecoded final : public TeiDialect {
     text += "[";
     const char* separator = "";
     for (const tei::v1::DecodeResponse& result : static_cast<const tei::v1::DecodedInputs&>(message).results()) {
+      if (IsTooLarge(text)) return;
       text += std::exchange(separator, ",");
       AppendJsonString(result.text(), text);
     }

@@ -102,6 +102,49 @@ TEST_F(EmbedCallTest, ALargeAnswerIsFinishedByThePool) {
   }
 }
 
+TEST_F(EmbedCallTest, ALargeAnswerThatWaitsForThePoolCanBeCancelled) {
+  std::promise<void> entered, left;
+  std::string text = "a";
+  for (int i = 1; i < 9000; ++i) text += " a";
+  EmbedParams params = MakeParams({Input(std::string_view(text))});
+  params.input_options.plan.limits = {.max_tokens = 10000, .max_run_tokens = 50000, .max_vectors = 10000};
+  params.input_options.plan.extension.windows = Windows{.tokens = 16};
+  params.input_options.spans = EveryTokens{1};
+  encoder_->CloseGate();
+  const auto call = Start(std::move(params));
+  encoder_->AwaitCalls(1);
+  pool_->Run([&] {
+    entered.set_value();
+    left.get_future().wait();
+  });
+  entered.get_future().wait();
+  encoder_->OpenGate();
+  while (pool_->waiting() == 0) std::this_thread::yield();
+  call->Cancel();
+  left.set_value();
+  EXPECT_EQ(answer_.get().status().code(), absl::StatusCode::kCancelled);
+}
+
+// Otherwise a call would be refused for its JSON after the model has run.
+TEST_F(EmbedCallTest, RoomForTheSerializedAnswerIsFoundBeforeTheModelRuns) {
+  const auto held = [this](double growth) {
+    EmbedParams params = MakeParams({Input(std::string_view("a b c d e f g h"))});
+    params.call.answer_growth = growth;
+    params.input_options.spans = EveryTokens{1};
+    encoder_->CloseGate();
+    const int calls = static_cast<int>(encoder_->batches().size());
+    Start(std::move(params));
+    encoder_->AwaitCalls(calls + 1);
+    const int64_t bytes = caller_.ledger.held().at(MemoryName(Memory::kAnswers));
+    encoder_->OpenGate();
+    EXPECT_TRUE(answer_.get().ok());
+    return bytes;
+  };
+  const int64_t plain = held(1), wire_bytes = 8 * 4 * 4;
+  EXPECT_EQ(held(1.5), plain);  // The encoder's rows take more.
+  EXPECT_GE(held(100), plain / 2 + 100 * wire_bytes);
+}
+
 TEST_F(EmbedCallTest, TheTokensOfAllSpansOfACallAreBounded) {
   Input input(std::string_view("a b c d e f g h i j"));
   input.ranges = std::vector<Range>(30, Range{0, 19});

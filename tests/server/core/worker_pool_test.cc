@@ -107,6 +107,33 @@ TEST(WorkerPoolTest, AClientsShareIsCountedInBytes) {
   EXPECT_EQ(std::ranges::count(order.substr(9), 'L'), 1);
 }
 
+// It frees what its call holds. Other clients keep their turns, and the client pays for it.
+TEST(WorkerPoolTest, ATaskThatEndsACallGoesBeforeItsClientsOthers) {
+  std::string order;
+  Gate gate;
+  {
+    WorkerPool pool(1, kClock);
+    Block(pool, gate);
+    for (int i = 0; i < 3; ++i) pool.Run([&order] { order += 't'; }, {.client = "a", .bytes = kShortText});
+    pool.RunFirst([&order] { order += 'E'; }, {.client = "a", .bytes = 100 * kShortText});
+    pool.Run([&order] { order += 'b'; }, {.client = "b", .bytes = kShortText});
+    pool.Run([&order] { order += 'a'; }, {.client = "a", .bytes = kShortText});
+    pool.Run([&order] { order += 'b'; }, {.client = "b", .bytes = kShortText});
+    gate.Open();
+  }
+  EXPECT_EQ(order, "tEbtbta");
+}
+
+TEST(WorkerPoolTest, TheTimeOfATaskThatEndsACallIsNotThatOfText) {
+  FakeClock clock;
+  WorkerPool pool(0, clock);
+  const absl::Duration before = pool.ExpectedTime({.client = "a", .bytes = kLongText});
+  pool.RunFirst([&clock] { clock.Advance(absl::Seconds(100)); }, {.client = "a", .bytes = kLongText});
+  EXPECT_GT(pool.ExpectedTime({.client = "a", .bytes = kLongText}), before);  // It waits for that task.
+  EXPECT_TRUE(pool.Step());
+  EXPECT_EQ(pool.ExpectedTime({.client = "a", .bytes = kLongText}), before);
+}
+
 // Runs one long task per entry of `clients`, and checks that a short task still finds a thread. Returns the most long
 // tasks that ran at a time.
 int MostAtATime(int threads, const std::vector<std::string>& clients) {

@@ -249,7 +249,6 @@ TEST_F(HttpServerTest, RefusesABodyThatIsTooLargeBeforeItIsSent) {
                                                HasSubstr("Connection: close")));
 }
 
-// As signed numbers these lengths would be negative, and so would the bytes on the ledger.
 // Closing at once would reset the connection, and the client would see a broken pipe instead of the answer.
 TEST_F(HttpServerTest, AClientMaySendOnAfterItsBodyWasRefused) {
   RawConnection connection(http_->port());
@@ -264,6 +263,7 @@ TEST_F(HttpServerTest, AClientMaySendOnAfterItsBodyWasRefused) {
   EXPECT_TRUE(closed);
 }
 
+// As signed numbers these lengths would be negative, and so would the bytes on the ledger.
 TEST_F(HttpServerTest, RefusesLengthsBeyondTheSignedNumbers) {
   for (const char* length : {"9223372036854775808", "18446744073709551615"}) {
     RawConnection connection(http_->port());
@@ -379,7 +379,7 @@ TEST_F(HttpServerTest, RefusesFieldsThatProtobufsReaderWouldDrop) {
   EXPECT_THAT(Ask(Post(path, R"({"inputs": [{"text": "a"}, null]})")),
               AllOf(HasSubstr(" 400 "), HasSubstr("inputs[1]: must be an object; it is null")));
   EXPECT_THAT(Ask(Post("/longembed/v1/tokenize", R"({"texts": [null, "a"]})")),
-              AllOf(HasSubstr(" 400 "), HasSubstr("texts[0]: must be string; it is null")));
+              AllOf(HasSubstr(" 400 "), HasSubstr("texts[0]: must be a string; it is null")));
   const std::string twice = R"({"inputs": [{"text": "a"}], "partialResults": true, "partial_results": false})";
   EXPECT_THAT(Ask(Post(path, twice)), AllOf(HasSubstr(" 400 "), HasSubstr("partialResults: appears twice")));
 }
