@@ -6,6 +6,7 @@
 #include <new>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/time/clock.h"
 #include "server/telemetry/log.h"
 #include "system/cores.h"
@@ -16,7 +17,8 @@ namespace {
 constexpr absl::Duration kPollInterval = absl::Milliseconds(10);
 
 HttpTimeouts TimeoutsOf(const ConnectionsConfig& connections) {
-  HttpTimeouts timeouts{.receive = connections.handshake_timeout, .send = connections.keepalive};
+  HttpTimeouts timeouts{
+      .receive = connections.handshake_timeout, .send = connections.keepalive, .keepalive = connections.keepalive};
   timeouts.idle = connections.max_idle > absl::ZeroDuration() ? connections.max_idle : absl::InfiniteDuration();
   if (connections.max_age > absl::ZeroDuration()) timeouts.max_age = connections.max_age;
   return timeouts;
@@ -69,11 +71,13 @@ HttpServer::~HttpServer() {
 void HttpServer::Take(int descriptor) {
   context_.host.metrics.CountConnection();
   std::shared_ptr<HttpSession> session;
+  absl::Cleanup closer = [descriptor] { close(descriptor); };
   try {
-    session = HttpSession::Start(descriptor, io_, tls_.has_value() ? tls_->Current() : nullptr, context_);
+    const std::shared_ptr<boost::asio::ssl::context> tls = tls_.has_value() ? tls_->Current() : nullptr;
+    std::move(closer).Cancel();  // The session owns it now.
+    session = HttpSession::Start(descriptor, io_, tls, context_);
   } catch (const std::exception& error) {
     Log(LogLevel::kWarning, "http connection closed", {{"why", std::string(error.what())}});
-    close(descriptor);
   }
   if (session == nullptr) return;
   const MutexLock lock(mutex_);
@@ -82,6 +86,15 @@ void HttpServer::Take(int descriptor) {
     prune_at_ = 2 * sessions_.size() + 64;
   }
   sessions_.push_back(session);
+  if (ends_after_answer_) session->EndAfterNextAnswer();
+}
+
+void HttpServer::AnnounceShutdown() {
+  {
+    const MutexLock lock(mutex_);
+    ends_after_answer_ = true;
+  }
+  for (const auto& session : Sessions()) session->EndAfterNextAnswer();
 }
 
 std::vector<std::shared_ptr<HttpSession>> HttpServer::Sessions() {

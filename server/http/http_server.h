@@ -33,6 +33,9 @@ class HttpServer {
 
   int port() const { return acceptor_->port(); }
 
+  // Ends each connection with its next answer from now on, so that clients connect elsewhere before Shutdown.
+  void AnnounceShutdown();
+
   // Accepts no more connections and answers the requests that have begun. Closes what remains after `timeout`, or as
   // soon as `is_forced` (polled; may be null) returns true.
   void Shutdown(absl::Duration timeout, const std::function<bool()>& is_forced = nullptr);
@@ -52,6 +55,7 @@ class HttpServer {
   Mutex mutex_;
   std::vector<std::weak_ptr<HttpSession>> sessions_ ABSL_GUARDED_BY(mutex_);
   size_t prune_at_ ABSL_GUARDED_BY(mutex_) = 64;
+  bool ends_after_answer_ ABSL_GUARDED_BY(mutex_) = false;
   std::unique_ptr<Acceptor> acceptor_;
   std::vector<std::jthread> threads_;
 };

@@ -24,7 +24,9 @@ std::string Text(const ASN1_STRING* text) {
 
 std::string IpText(const ASN1_STRING& bytes) {
   char text[INET6_ADDRSTRLEN] = "";
-  const int family = ASN1_STRING_length(&bytes) == sizeof(in_addr) ? AF_INET : AF_INET6;
+  const auto length = static_cast<size_t>(ASN1_STRING_length(&bytes));
+  if (length != sizeof(in_addr) && length != sizeof(in6_addr)) return "";
+  const int family = length == sizeof(in_addr) ? AF_INET : AF_INET6;
   return inet_ntop(family, ASN1_STRING_get0_data(&bytes), text, sizeof(text)) == nullptr ? "" : text;
 }
 

@@ -1,5 +1,8 @@
 #include "server/http/session.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/errors/errors.h"
@@ -85,11 +89,14 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
     });
   }
 
+  void EndAfterNextAnswer() override {
+    OnStrand([](Connection& self) { self.last_request_ = true; });
+  }
   void Drain() override {
     OnStrand([](Connection& self) {
       self.last_request_ = self.draining_ = true;
-      if (self.state_ == State::kIdle) self.End();
       self.linger_ends_ = std::min(self.linger_ends_, self.context_.host.clock.Now() + kSilence);
+      if (self.state_ == State::kIdle) self.EndIfSilent();
     });
   }
   void Close() override {
@@ -153,10 +160,17 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
 
   void AwaitRequest() {
     state_ = State::kIdle;
-    if (last_request_) return End();
+    if (draining_) return End();
     if (buffer_.size() > 0) return ReadHeader();
     Expect(context_.timeouts.idle);
     Watch();
+  }
+
+  // Ends an idle connection, unless a request has arrived that has not been read yet.
+  void EndIfSilent() {
+    error_code error;
+    // The pending read ends the connection, or goes on if it has bytes.
+    if (socket().available(error) == 0) socket().cancel(error);
   }
 
   // Waits for bytes. While a call is in progress none are expected, so this notices when the client goes away.
@@ -510,18 +524,31 @@ class Connection final : public HttpSession, public std::enable_shared_from_this
   size_t step_at_ = 0;
 };
 
+// Lets the kernel ping a peer that has been silent for `keepalive`, and end the connection if it does not answer.
+void DetectDeadPeer(int descriptor, absl::Duration keepalive) {
+  constexpr int kPingSeconds = 10, kPings = 2;
+  const int idle = static_cast<int>(std::clamp<int64_t>(absl::ToInt64Seconds(keepalive), 1, 32767));
+  const auto set = [descriptor](int level, int option, int value) {
+    setsockopt(descriptor, level, option, &value, sizeof(value));
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, idle);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, kPingSeconds);
+  set(IPPROTO_TCP, TCP_KEEPCNT, kPings);
+}
+
 }  // namespace
 
 std::shared_ptr<HttpSession> HttpSession::Start(int descriptor, asio::io_context& io,
                                                 std::shared_ptr<asio::ssl::context> tls, const HttpContext& context) {
+  absl::Cleanup closer = [descriptor] { ::close(descriptor); };
   std::optional<Peer> peer = PeerOf(descriptor);
-  if (!peer.has_value()) {
-    ::close(descriptor);
-    return nullptr;
-  }
+  if (!peer.has_value()) return nullptr;
   tcp::socket socket(asio::make_strand(io), peer->is_ipv6 ? tcp::v6() : tcp::v4(), descriptor);
+  std::move(closer).Cancel();  // The socket owns it now.
   error_code ignored;
   socket.set_option(tcp::no_delay(true), ignored);
+  DetectDeadPeer(descriptor, context.timeouts.keepalive);
   const auto run = [](auto connection) -> std::shared_ptr<HttpSession> {
     connection->Run();
     return connection;

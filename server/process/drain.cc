@@ -13,6 +13,7 @@ void Drain(const ServerConfig& config, ProcessSignals& signals, HealthMonitor& m
   ForceExitAfter(config.drain_delay + config.drain_timeout + kGrace,
                  "forced exit: shutdown did not finish within drain.timeout");
   monitor.SetServing(false);
+  if (http != nullptr) http->AnnounceShutdown();
   signals.AwaitSecondSignal(config.drain_delay);
   const auto is_forced = [&signals] { return signals.AwaitSecondSignal(absl::ZeroDuration()); };
   std::jthread http_drain;

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -434,6 +435,17 @@ def test_a_timeout_ends_a_call(web):
     assert answer.status in (429, 504) and answer.json["error"]["code"] in ("DEADLINE_EXCEEDED", "DEADLINE_TOO_SHORT")
     refused = web.post("/v1/embeddings", {"input": [TEXT], "model": MODEL}, x_request_timeout="soon")
     assert refused.status == 400 and refused.json["error"]["code"] == "BAD_TIMEOUT"
+
+
+def test_the_kernel_pings_an_idle_connection(http_server):
+    """Otherwise a client that vanished would hold its connection until max_idle."""
+    with socket.create_connection(("127.0.0.1", http_server.http_port)) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        ends = [f":{port:04X}" for port in (http_server.http_port, client.getsockname()[1])]
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        [timer] = [line[5] for line in lines if line[1].endswith(ends[0]) and line[2].endswith(ends[1])]
+    assert timer.startswith("02:"), timer  # A keepalive timer is pending.
 
 
 def test_metrics_count_calls_by_method(web, http_server):

@@ -638,6 +638,38 @@ TEST_F(HttpServerTest, ADrainFinishesCallsAndClosesIdleConnections) {
   EXPECT_TRUE(closed);
 }
 
+// Clients then connect to another replica before this one closes its connections.
+TEST_F(HttpServerTest, AnAnnouncedShutdownEndsConnectionsWithTheirNextAnswer) {
+  RawConnection old(http_->port());
+  old.Send(Get("/health"));
+  EXPECT_THAT(old.ReadResponse(), Not(HasSubstr("Connection: close")));
+  http_->AnnounceShutdown();
+  RawConnection later(http_->port());
+  for (RawConnection* connection : {&old, &later}) {
+    connection->Send(Get("/health"));
+    bool closed = false;
+    EXPECT_THAT(connection->ReadToEnd(closed), AllOf(HasSubstr(" 200 "), HasSubstr("Connection: close")));
+    EXPECT_TRUE(closed);
+  }
+}
+
+// Otherwise a client whose request was on its way would see a reset connection.
+TEST_F(HttpServerTest, ADrainAnswersRequestsThatHaveArrived) {
+  std::vector<std::unique_ptr<RawConnection>> connections;
+  for (int i = 0; i < 50; ++i) {
+    connections.push_back(std::make_unique<RawConnection>(http_->port()));
+    connections.back()->Send(Get("/health"));
+    connections.back()->ReadResponse();
+  }
+  for (const auto& connection : connections) connection->Send(Get("/health"));
+  http_->Shutdown(absl::Seconds(10));
+  for (const auto& connection : connections) {
+    bool closed = false;
+    EXPECT_THAT(connection->ReadToEnd(closed), HasSubstr(" 200 "));
+    EXPECT_TRUE(closed);
+  }
+}
+
 TEST_F(HttpServerTest, CutsOffCallsThatDoNotEndInTime) {
   encoder_.CloseGate();
   RawConnection busy(http_->port());
