@@ -1,8 +1,6 @@
 #include "server/rpc/grpc_server.h"
 
-#include <google/protobuf/stubs/logging.h>
 #include <grpc/grpc.h>
-#include <grpc/support/log.h>
 #include <grpcpp/ext/channelz_service_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -40,30 +38,15 @@ void Configure(grpc::ServerBuilder& builder, const ServerConfig& config) {
   set(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, connections.handshake_timeout);
   if (connections.max_age > absl::ZeroDuration()) set(GRPC_ARG_MAX_CONNECTION_AGE_MS, connections.max_age);
   if (connections.max_idle > absl::ZeroDuration()) set(GRPC_ARG_MAX_CONNECTION_IDLE_MS, connections.max_idle);
-  // Detects clients that went away without closing the connection.
-  set(GRPC_ARG_KEEPALIVE_TIME_MS, connections.keepalive);
-  set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, absl::Seconds(20));
-  // Clients commonly ping every 30 s. By default gRPC would cut off those that ping more than once in 5 minutes.
-  set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, absl::Seconds(15));
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  SetKeepalive(builder, connections.keepalive);
   // Bytes that gRPC buffers for incomplete requests, which the ledger does not count.
   constexpr int64_t kQuotaMargin = 64 << 20;
   builder.SetResourceQuota(
       grpc::ResourceQuota("longembed").Resize(static_cast<size_t>(config.limits.max_pending_bytes + kQuotaMargin)));
 }
 
-// Logs gRPC's own messages, at most one a second, because any client can cause them, for example by a failed handshake.
-void LogForGrpc(gpr_log_func_args* line) {
-  static LogSampler sampler;
-  int64_t suppressed = 0;
-  if (!sampler.Take(suppressed)) return;
-  Log(line->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarning : LogLevel::kDebug, "grpc",
-      {{"says", std::string(line->message)}, {"suppressed", suppressed}});
-}
-
 void EnablePlugins(const ServerConfig& config) {
-  gpr_set_log_function(&LogForGrpc);
-  google::protobuf::SetLogHandler(nullptr);      // It logs each malformed request; the client gets the error.
+  TakeOverLogs();
   grpc::EnableDefaultHealthCheckService(false);  // We have our own (health.h).
   if (config.channelz) grpc::channelz::experimental::InitChannelzService();
 }

@@ -265,6 +265,8 @@ absl::StatusOr<std::unique_ptr<HealthPort>> HealthPort::Start(const std::string&
   RefuseCompression(builder);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
+  SetKeepalive(builder, absl::Minutes(1));
+  TakeOverLogs();
   // Each probe of the kubelet opens a connection for one call.
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60'000);
   port->intake_ = std::make_unique<ConnectionIntake>(builder, grpc::InsecureServerCredentials());

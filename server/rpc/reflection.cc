@@ -118,7 +118,7 @@ class Describe final : public TypedOperation<ServerReflectionRequest, ServerRefl
 Reflection::Reflection(std::vector<std::string> services, const HostContext& host)
     : names_(std::move(services)),
       host_(ForReflection(host)),
-      method_(MakeMethod<Describe>("reflection.ServerReflectionInfo", names_)) {
+      method_(MakeMethod<Describe>("reflection.Stream", names_)) {
   for (const NamedService& own : this->services()) names_.push_back(own.name);
 }
 

@@ -49,8 +49,12 @@ void Fill(const Span& span, trace::Span& message) {
 std::shared_ptr<grpc::Channel> Connect(const OtlpOptions& options) {
   grpc::SslCredentialsOptions tls;
   tls.pem_root_certs = options.roots;
-  return grpc::CreateChannel(options.address,
-                             options.tls ? grpc::SslCredentials(tls) : grpc::InsecureChannelCredentials());
+  grpc::ChannelArguments arguments;
+  // Keepalive pings detect a collector that vanished without closing its connection.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  return grpc::CreateCustomChannel(
+      options.address, options.tls ? grpc::SslCredentials(tls) : grpc::InsecureChannelCredentials(), arguments);
 }
 
 }  // namespace
