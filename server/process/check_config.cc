@@ -32,7 +32,8 @@ namespace {
 void CheckAddresses(const ServerConfig& config, Problems& problems) {
   std::vector<std::pair<std::string, std::string>> seen;  // Key and address.
   for (const auto& [key, address] : ConfigValues(config)) {
-    if (!absl::EndsWith(key, "listen") || (address.empty() && key != "listen")) continue;
+    // Keys with a dot, such as profiles.listen, are of something else.
+    if (!absl::EndsWith(key, "listen") || absl::StrContains(key, '.') || (address.empty() && key != "listen")) continue;
     problems.Add(key, CheckAddress(address));
     const auto first = std::ranges::find_if(
         seen, [&address = address](const auto& other) { return TakeSamePort(address, other.second); });

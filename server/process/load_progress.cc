@@ -41,8 +41,9 @@ void LoadProgress::Report(LoadStage stage, double share) {
   const double ratio = stage == LoadStage::kReady ? 1 : begins + share * (kStages[number + 1].begins - begins);
   const auto percent = static_cast<int>(100 * ratio);
   const MutexLock lock(mutex_);
-  if (percent == reported_percent_) return;
+  if (percent == reported_percent_ && stage == reported_stage_) return;
   reported_percent_ = percent;
+  reported_stage_ = stage;
   metrics_.SetLoadRatio(model_, ratio);
   health_.SetLoading(stage == LoadStage::kReady ? "" : absl::StrCat(percent, "%, ", kStages[number].words));
   if (stage == LoadStage::kReady || clock_.Now() - logged_ < log_interval_) return;

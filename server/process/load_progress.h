@@ -39,6 +39,7 @@ class LoadProgress {
   Mutex mutex_;
   absl::Time logged_ ABSL_GUARDED_BY(mutex_);
   int reported_percent_ ABSL_GUARDED_BY(mutex_) = -1;
+  LoadStage reported_stage_ ABSL_GUARDED_BY(mutex_) = LoadStage::kReady;
 };
 
 }  // namespace longembed

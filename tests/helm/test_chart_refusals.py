@@ -89,6 +89,8 @@ REFUSED = {
     "more connections than the server takes": ({"config": {"connections": {"max": 1048577}}}, "/config/connections/max"),
     "a limit of nothing": ({"config": {"limits": {"max_request_bytes": 0}}}, "/config/limits/max_request_bytes"),
     "a duration without a unit": ({"config": {"limits": {"max_queue_wait": "5"}}}, "/config/limits/max_queue_wait"),
+    "an age that the server refuses": ({"config": {"connections": {"max_age": "50ms"}}}, "/config/connections/max_age"),
+    "a time of idleness that the server refuses": ({"config": {"connections": {"max_idle": "99ms"}}}, "/config/connections/max_idle"),
     "a duration in microseconds": ({"config": {"connections": {"max_age": "500000us"}}}, "/config/connections/max_age"),
     "a wait below the server's least": ({"config": {"limits": {"max_queue_wait": "99ms"}}}, "/config/limits/max_queue_wait"),
     "a wait of nothing": ({"config": {"connections": {"handshake_timeout": "0s"}}}, "/config/connections/handshake_timeout"),

@@ -55,6 +55,14 @@ TEST_F(LoadProgressTest, IsReportedToProbesAndMetrics) {
   EXPECT_EQ(Ratio(), "1");
 }
 
+// Measuring may take minutes, during which the percentage stays as it is.
+TEST_F(LoadProgressTest, AStageIsReportedWhereTheOneBeforeEnds) {
+  progress_.Begin(LoadStage::kPackingWeights)(1.0);
+  EXPECT_EQ(LoadingMetadata(), "90%, packing weights");
+  progress_.Begin(LoadStage::kMeasuringPrecision);
+  EXPECT_EQ(LoadingMetadata(), "90%, measuring the precision");
+}
+
 TEST_F(LoadProgressTest, TheLogHasALineEveryFewSeconds) {
   ::testing::internal::CaptureStderr();
   const auto packed = progress_.Begin(LoadStage::kPackingWeights);
