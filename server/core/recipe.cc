@@ -91,7 +91,9 @@ std::string Recipe(const ModelManifest& model, const RecipeOptions& options) {
               {"truncate", NameOf(options.truncate)}};
   if (options.max_tokens.has_value()) recipe["max_tokens"] = *options.max_tokens;
   if (options.max_sequence_tokens.has_value()) recipe["max_sequence_tokens"] = *options.max_sequence_tokens;
+  if (options.spans && model.pooling != Pooling::kMean) recipe["spans"] = true;
   if (options.sparse) recipe["sparse"] = {{"max_terms", options.max_terms.value_or(0)}};
+  if (options.sparse && model.sparse_head == SparseHeadKind::kSpladeSum) recipe["sparse"]["head"] = "SPLADE_SUM";
   if (options.token_pooling != 1) recipe["token_pooling"] = options.token_pooling;
   return Sha256(recipe.dump()).substr(0, 32);  // nlohmann::json keeps keys sorted.
 }

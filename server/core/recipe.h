@@ -27,6 +27,7 @@ struct RecipeOptions {
   std::optional<int64_t> max_sequence_tokens;
   int dimensions = 0;
   bool normalize = true;
+  bool spans = false;                         // Vectors of spans, which are means, however the model pools.
   bool sparse = false;                        // Sparse vectors, for which dimensions and normalize say nothing.
   std::optional<int64_t> max_terms;           // For sparse vectors.
   int64_t token_pooling = 1;                  // For token vectors. Also set for queries, which it does not change.

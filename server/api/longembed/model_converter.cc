@@ -33,7 +33,7 @@ void FillModel(const ServedModel& served, const Profiles& profiles, const Limits
   model.set_family(manifest.family == Family::kApe ? v1::Model::APE : v1::Model::ROPE);
   model.set_trained_window(static_cast<uint32_t>(manifest.trained_window));
   model.set_trained_window_source(manifest.trained_window_source);
-  model.set_plain_limit(static_cast<uint32_t>(manifest.plain_limit));
+  model.set_plain_limit(static_cast<uint32_t>(std::min<int64_t>(manifest.plain_limit, limits.max_tokens_per_sequence)));
   for (const std::string& name : OutputsOf(manifest)) {
     v1::EmbedOptions::Output output = v1::EmbedOptions::ONE_VECTOR;
     if (v1::EmbedOptions::Output_Parse(name, &output)) model.add_outputs(output);

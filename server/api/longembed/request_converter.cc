@@ -251,6 +251,7 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
                                    .max_sequence_tokens = LimitThatCuts(model, resolved.input.plan),
                                    .dimensions = *dimensions,
                                    .normalize = resolved.vector.normalize,
+                                   .spans = *output == EmbedOptions::SPAN_VECTORS,
                                    .sparse = sparse,
                                    .max_terms = resolved.max_terms,
                                    .token_pooling = pooling,

@@ -1,6 +1,8 @@
 // Tests Explain, Tokenize, ListModels and GetModel over a real channel.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "server/api/longembed/operations.h"
 #include "tests/server/api/service_test.h"
 #include "tests/testing/fake_call.h"
@@ -94,6 +96,18 @@ TEST_F(ServiceTest, DescribesModels) {
   EXPECT_EQ(model.default_prompt_name(), "");
   request.set_model("other");
   EXPECT_EQ(stub_->GetModel(&unknown_context, request, &model).error_code(), grpc::NOT_FOUND);
+}
+
+TEST(PlainLimitTest, IsTheServersWhereThatIsLower) {
+  for (const int64_t limit : {8, 100}) {
+    FakeServer::Options options;
+    options.config.limits.max_tokens_per_sequence = limit;
+    FakeServer server(std::move(options));
+    grpc::ClientContext context;
+    v1::Model model;
+    ASSERT_TRUE(v1::EmbeddingService::NewStub(server.Connect())->GetModel(&context, {}, &model).ok());
+    EXPECT_EQ(model.plain_limit(), std::min<int64_t>(limit, 16));
+  }
 }
 
 TEST(RotaryModelTest, ReportsItsRotaryParameters) {

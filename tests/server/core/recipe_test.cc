@@ -35,6 +35,26 @@ TEST(RecipeTest, HoldsTheExtensionWithItsDefaults) {
   EXPECT_EQ(Recipe(FakeRopeManifest(), With(extension)), Sha256(json).substr(0, 32));
 }
 
+// Spans are means, however the model pools.
+TEST(RecipeTest, SpansOfAModelThatDoesNotPoolByMeanHaveARecipeOfTheirOwn) {
+  RecipeOptions spans = kPlain;
+  spans.spans = true;
+  EXPECT_EQ(Recipe(FakeManifest(), spans), Recipe(FakeManifest(), kPlain));
+  ModelManifest cls = FakeManifest();
+  cls.pooling = Pooling::kCls;
+  EXPECT_NE(Recipe(cls, spans), Recipe(cls, kPlain));
+}
+
+TEST(RecipeTest, TheSumOverTokensIsNotTheMaximum) {
+  ModelManifest max = FakeManifest(), sum = FakeManifest();
+  max.sparse_head = SparseHeadKind::kSpladeMax;
+  sum.sparse_head = SparseHeadKind::kSpladeSum;
+  RecipeOptions sparse = kPlain;
+  EXPECT_EQ(Recipe(sum, sparse), Recipe(max, sparse));  // Dense vectors do not come from the head.
+  sparse.sparse = true;
+  EXPECT_NE(Recipe(sum, sparse), Recipe(max, sparse));
+}
+
 TEST(RecipeTest, AnExtensionWithoutEffectIsPlain) {
   EXPECT_EQ(Recipe(FakeManifest(), kPlain), Recipe(FakeManifest(), With({.when = When::kAlways})));
 }
