@@ -47,8 +47,8 @@ class LongEmbedEncoder:
     client: a Client or HOST:PORT. None: the environment variable LONGEMBED_SERVER, otherwise the default address.
     query, document: options for queries and for documents, as in LongEmbedModel. Tasks that have neither (similarity, clustering, ...) are
     embedded as queries, as E5's authors do. query=Options(...) changes how.
-    mteb identifies results by model, revision and experiment. Here these are the served model, the hash of its files, and its prompts and the
-    options; also the recipe, if the options refer to a profile or to the recommended extension, which may change on the server."""
+    mteb identifies results by model, revision and experiment. Here these are the served model, the hash of its files, and its prompts, the options
+    and the recipes, which also cover what the options refer to on the server."""
 
     def __init__(self, client: Client | str | None = None, *, query: Options | None = None, document: Options | None = None):
         self.model = LongEmbedModel(client, query=query, document=document)
@@ -60,7 +60,7 @@ class LongEmbedEncoder:
             asked = sides.client.model(asking)
             experiment["query_model"] = _one_line({"files": _files(asked), **_identity(asked)})
         self._recipes = {side: sides.client.explain(["a"], one).recipe for side, one in options.items()}
-        experiment |= {f"{side.lower()}_recipe": self._recipes[side] for side, one in options.items() if _refers(one)}
+        experiment |= {f"{side.lower()}_recipe": recipe for side, recipe in self._recipes.items()}
         self.mteb_model_meta = _meta(served, experiment, "dense", ScoringFunction.COSINE, options[DOCUMENT].dimensions)
 
     def encode(
@@ -221,11 +221,6 @@ def _query_text(row: Mapping[str, Any]) -> str:
 
 def _one_line(options: dict[str, Any]) -> str:
     return json.dumps(options, sort_keys=True, separators=(",", ":"))
-
-
-def _refers(options: Options) -> bool:
-    extension = json.loads(options.extension) if isinstance(options.extension, str) else options.extension or {}
-    return ":" in (options.model or "") or bool({"recommended", "profile"} & set(extension))
 
 
 def _files(served: messages.Model) -> str:

@@ -20,7 +20,7 @@ from longembed.sides import DOCUMENT, QUERY, Sides
 
 
 class LongEmbedModel:
-    """encode_query and encode_document have separate options. encode uses `options`, and no prompt unless one is named.
+    """encode_query and encode_document have separate options. encode uses `options`, and the model's default prompt, if it has one, unless one is named.
 
     client: a Client or HOST:PORT. None: the environment variable LONGEMBED_SERVER, otherwise the default address.
     query, document: options for queries and for documents. Options that set no prompt get the matching input type, if the model has it. prompt=""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Sides:
         self._by_loop: dict[asyncio.AbstractEventLoop, AsyncClient] = {}
         self._given = {QUERY: query or Options(), DOCUMENT: document or Options()}
         self._resolved: dict[str, Options] = {}
+        self._recipes: dict[str, str] = {}  # Options as JSON -> recipe of the vectors so far.
         for side, options in self._given.items():
             if options.output not in (None, "ONE_VECTOR"):
                 several = "several vectors a text are for longembed.Retriever"
@@ -99,7 +101,8 @@ class Sides:
 
     def embed_one(self, side: str, text: str) -> Embedding:
         """Returns the answer for one text, which must fit into a message."""
-        return self.client.embed(_checked([text]), _one_vector(self.options(side)))[0]
+        options = self.options(side)
+        return self._of_one_recipe(options, self.client.embed(_checked([text]), _one_vector(options)))[0]
 
     def embed(self, side: str, texts: Iterable[str], progress: bool = False) -> list[Embedding]:
         """Returns the answers in the order of the texts. Any number of texts of any length is allowed."""
@@ -109,22 +112,31 @@ class Sides:
         """Works like embed. keep_empty: the answer to a text without tokens has its `error`, instead of failing the call."""
         with closing(self.client.embed_stream(_numbered(texts), _one_vector(options), progress=progress)) as stream:
             answers = {answer.id: answer if keep_empty and _is_empty(answer) else _successful(answer) for answer in stream}
-        return _in_order(answers)
+        return self._of_one_recipe(options, _in_order(answers))
 
     async def aembed_one(self, side: str, text: str) -> Embedding:
         client = self.async_client()
         if client is None:
             return await asyncio.to_thread(self.embed_one, side, text)
-        return (await client.embed(_checked([text]), _one_vector(await self._aoptions(side, client))))[0]
+        options = await self._aoptions(side, client)
+        return self._of_one_recipe(options, await client.embed(_checked([text]), _one_vector(options)))[0]
 
     async def aembed(self, side: str, texts: Iterable[str], progress: bool = False) -> list[Embedding]:
         client = self.async_client()
         if client is None:
             return await asyncio.to_thread(self.embed, side, texts, progress)
-        options = _one_vector(await self._aoptions(side, client))
-        async with aclosing(client.embed_stream(_numbered(texts), options, progress=progress)) as stream:
+        options = await self._aoptions(side, client)
+        async with aclosing(client.embed_stream(_numbered(texts), _one_vector(options), progress=progress)) as stream:
             answers = {answer.id: _successful(answer) async for answer in stream}
-        return _in_order(answers)
+        return self._of_one_recipe(options, _in_order(answers))
+
+    def _of_one_recipe(self, options: Options, answers: list[Embedding]) -> list[Embedding]:
+        """Returns the answers. Refuses vectors of two recipes, also if they came from earlier calls: they go into one index."""
+        recipes = [answer.recipe for answer in answers if answer.error is None]
+        if recipes:
+            key = json.dumps(options.to_dict(), sort_keys=True)
+            refuse_two_recipes([self._recipes.setdefault(key, recipes[0]), *recipes])
+        return answers
 
     def close(self) -> None:
         """Closes the blocking client, unless the caller owns it. The next call creates another."""
@@ -176,7 +188,6 @@ def _checked(texts: Iterable[str]) -> list[str]:
 
 
 def _in_order(answers: dict[Hashable, Embedding]) -> list[Embedding]:
-    refuse_two_recipes(answer.recipe for answer in answers.values() if answer.error is None)
     return [answers[number] for number in range(len(answers))]
 
 

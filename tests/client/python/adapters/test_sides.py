@@ -146,6 +146,25 @@ def test_vectors_of_two_recipes_are_not_mixed(address, monkeypatch):
         asyncio.run(sides.aembed(DOCUMENT, ["one", "one and two"]))
 
 
+def test_vectors_of_two_recipes_are_not_mixed_across_calls(address, monkeypatch):
+    """An index is built by many calls, between which a server may restart. Queries may have another recipe than documents."""
+    embedding = results.embedding
+    monkeypatch.setattr(results, "embedding", lambda *given: dataclasses.replace(found := embedding(*given), recipe=f"{found.recipe} {found.tokens}"))
+    sides = Sides(address, query=Options(truncate="END"))
+    sides.embed(DOCUMENT, ["one"])
+    sides.embed_one(QUERY, "one and two")
+    asyncio.run(sides.aembed(DOCUMENT, ["two"]))
+    calls = [
+        lambda: sides.embed(DOCUMENT, ["one and two"]),
+        lambda: sides.embed_one(DOCUMENT, "one and two"),
+        lambda: asyncio.run(sides.aembed(DOCUMENT, ["one and two"])),
+        lambda: asyncio.run(sides.aembed_one(QUERY, "one")),
+    ]
+    for call in calls:
+        with pytest.raises(LongEmbedError, match="changed, from recipe"):
+            call()
+
+
 def test_input_other_than_a_list_of_texts_is_refused(address):
     with pytest.raises(TypeError, match="list of texts"):
         Sides(address).embed(DOCUMENT, "one text")
