@@ -39,6 +39,7 @@ class Pending:
         if isinstance(skip, (str, bytes)):
             raise TypeError(f"skip takes a list of ids, not one {type(skip).__name__}, whose letters would be taken for ids")
         self.options, self.in_flight, self.timeout = options, in_flight, timeout
+        self._message = options.message()  # Once: an extension may be a dict of the caller's, which changes.
         self.closed = False  # The iterable has ended.
         self.skipped = 0
         self.generation = 0  # Number of the current gRPC stream.
@@ -126,7 +127,7 @@ class Pending:
     def next_messages(self, first: bool) -> Iterator[messages.EmbedStreamRequest]:
         """Yields the messages of the next item to send. The first message of a stream carries the options."""
         number = self._unsent.popleft()
-        options = self.options.message() if first else None
+        options = self._message if first else None
         _, message = self._unanswered[number]
         for part, more in _parts(message):
             yield messages.EmbedStreamRequest(options=options, id=str(number), input=part, more_parts=more)

@@ -17,7 +17,8 @@ def split(text: str) -> list[str]:
     for end in _END.finditer(text):
         piece = text[start : end.start()]
         last_word = piece.rsplit(None, 1)[-1].rstrip(".").lower() if piece.strip() else ""
-        if last_word in _ABBREVIATIONS or (len(last_word) == 1 and last_word.isalpha()):
+        is_short = last_word in _ABBREVIATIONS or (len(last_word) == 1 and last_word.isalpha())
+        if is_short and not re.search(r"\n\s*\n", end.group()):
             continue
         sentences.append(text[start : end.end()])
         start = end.end()

@@ -16,6 +16,8 @@ from longembed.sentences import split  # noqa: E402
         ("Dr. Smith met Mr. J. Doe. They spoke.", ["Dr. Smith met Mr. J. Doe.", "They spoke."]),
         ("It costs 3.50 euros. Cheap, e.g. for lunch.", ["It costs 3.50 euros.", "Cheap, e.g. for lunch."]),
         ("A title\n\nA paragraph of it.", ["A title", "A paragraph of it."]),
+        ("See Smith et al.\n\nWhat is the Nile?", ["See Smith et al.", "What is the Nile?"]),
+        ("Vitamin A\n\nwhere is it found", ["Vitamin A", "where is it found"]),
         ("これは文です。次の文です。", ["これは文です。", "次の文です。"]),
         ("Wait... what? Yes.", ["Wait... what?", "Yes."]),
         ("  spaces  ", ["spaces"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longembed import Client, LongEmbedError
+from longembed import Client, InvalidArgument, LongEmbedError, Options
 
 from . import metrics, recipes
 from .corpus import Corpus
@@ -102,9 +102,20 @@ class Bench:
         if row.longest and length.isdigit() and int(length) > row.longest:
             return f"run up to {row.longest} tokens only"
         if row.kind == "document" and self.client is not None:
-            missing = sorted(recipes.methods(row) - set(self._models.get(recipes.model_of(row)).methods))
+            model = self._models.get(recipes.model_of(row))
+            missing = sorted(recipes.methods(row) - set(model.methods))
             if missing:
                 return f"the model has no {', '.join(missing)}"
+            return self._refused_extension(recipes.document_options(row, model))
+        return None
+
+    def _refused_extension(self, options: Options) -> str | None:
+        """Returns why the server refuses the extension or the output, such as windows beyond the trained window. None: it does not."""
+        try:
+            self.client.explain(["a"], options)
+        except InvalidArgument as error:
+            if (error.field or "").startswith(("options.extension", "options.output")):
+                return str(error)
         return None
 
 

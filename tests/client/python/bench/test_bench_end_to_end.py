@@ -29,6 +29,7 @@ rows:
   truncated: {document: {truncate: END}}
   first 600, interpolated: {document: {extension: {interpolation: {}}}, first: 600}
   NTK: {document: {extension: {ntk_dynamic: {}}}}
+  windows of 1024: {document: {extension: {windows: {tokens: 1024}}}}
   words: {bm25: {}}
   words and NTK: {sum: [words, NTK]}
 grids:
@@ -170,7 +171,9 @@ def test_a_run_and_its_second_run(address, small_set, tmp_path, counted, capsys)
     assert rows["truncated"]["cost"]["truncated_documents"] > 0 and rows["64, mean"]["cost"]["truncated_tokens"] == 0
     assert rows["64, max"]["cost"]["vectors_per_document"] > rows["128, max"]["cost"]["vectors_per_document"] > 2
     assert rows["64, mean"]["cost"]["vectors_per_document"] == 1 and rows["64, mean"]["cost"]["bytes_per_document"] == 384 * 4
-    assert result["slices"][0]["skipped"] == {"NTK": "the model has no ntk_dynamic", "words and NTK": "NTK: the model has no ntk_dynamic"}
+    skipped = result["slices"][0]["skipped"]
+    assert "1024" in skipped.pop("windows of 1024")  # More than the trained window of this model.
+    assert skipped == {"NTK": "the model has no ntk_dynamic", "words and NTK": "NTK: the model has no ntk_dynamic"}
     assert "* NTK: the model has no ntk_dynamic." in (folder / "table.md").read_text()
     assert {"grid-sizes.png", "grid-means.png", "gains.png", "quality-cost.png"} <= {file.name for file in folder.iterdir()}
     done = len(counted.texts)
