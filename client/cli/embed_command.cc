@@ -68,12 +68,12 @@ class EmbedRun {
       absl::StatusOr<std::optional<InputLine>> line = reader_.Next();
       if (!line.ok()) input_error = line.status();
       if (!line.ok() || !line->has_value()) break;
+      const bool skip = !done.empty() && !done.extract((*line)->id.dump()).empty();
+      if (skip) continue;
       if (!(*line)->input.ok() && !arguments_.partial) {
         input_error = (*line)->input.status();
         break;
       }
-      const bool skip = !done.empty() && !done.extract((*line)->id.dump()).empty();
-      if (skip) continue;
       writer_.Expect((*line)->id, reader_.bytes_read());
       RETURN_IF_ERROR(stream.Write(std::move((*line)->input)));
     }

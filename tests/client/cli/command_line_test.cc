@@ -234,6 +234,7 @@ TEST_F(CommandLineTest, PartialContinuesAfterBadLines) {
     EXPECT_EQ(service_.inputs() - before, 2);
     // A second run has nothing left to do.
     EXPECT_EQ(Embed({"--partial", "--out", path.c_str(), "--resume"}, texts).status, kExitSomeFailed) << line;
+    EXPECT_EQ(Embed({"--out", path.c_str(), "--resume"}, texts).status, kExitSomeFailed) << line;
     EXPECT_EQ(ReadAll(path), whole);
     EXPECT_EQ(service_.inputs() - before, 2);
   }
