@@ -1,5 +1,6 @@
 #include "program/man_page.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -33,9 +34,19 @@ void AppendOptions(const std::vector<ProgramOption>& options, std::string& page)
   }
 }
 
+// Returns the command's options without those that the program itself has, such as --help.
+std::vector<ProgramOption> OwnOptions(const ProgramCommand& command, const ProgramDescription& program) {
+  std::vector<ProgramOption> own = command.options;
+  std::erase_if(own, [&program](const ProgramOption& option) {
+    return std::ranges::find(program.options, option.names, &ProgramOption::names) != program.options.end();
+  });
+  return own;
+}
+
 std::string Synopsis(const ProgramDescription& program) {
   if (program.commands.empty()) {
-    return absl::StrCat(Bold(program.name), " [", Italic("OPTIONS"), "]\n");
+    return absl::StrCat(Bold(program.name), " [", Italic("OPTIONS"), "]", program.needed.empty() ? "" : " ",
+                        Escape(program.needed), "\n");
   }
   std::string synopsis;
   for (const ProgramCommand& command : program.commands) {
@@ -58,7 +69,7 @@ std::string ManPage(const ProgramDescription& program) {
   AppendOptions(program.options, page);
   for (const ProgramCommand& command : program.commands) {
     absl::StrAppend(&page, ".SH ", absl::AsciiStrToUpper(Escape(command.name)), "\n", Escape(command.summary), "\n");
-    AppendOptions(command.options, page);
+    AppendOptions(OwnOptions(command, program), page);
   }
   for (const ProgramSection& section : program.sections) {
     absl::StrAppend(&page, ".SH ", Escape(section.title), "\n");

@@ -38,6 +38,7 @@ struct ProgramDescription {
   std::string summary;
   std::string version;
   int manual_section = 1;              // 1: commands; 8: servers.
+  std::string needed;                  // Options that must be given, such as "--config FILE".
   std::vector<ProgramOption> options;  // Options of the program itself, before any command.
   std::vector<ProgramCommand> commands;
   std::vector<ProgramSection> sections;

@@ -94,7 +94,7 @@ absl::Status UnknownArgument(const std::string& word) {
 }
 
 std::string HelpText(const ProgramDescription& program) {
-  std::string help = absl::StrCat("usage: ", kName, " [OPTIONS] --config FILE\n", program.summary, "\n\n");
+  std::string help = absl::StrCat("usage: ", kName, " [OPTIONS] ", program.needed, "\n", program.summary, "\n\n");
   for (const ProgramOption& option : program.options) {
     const std::string names = absl::StrCat(absl::StrJoin(option.names, ", "), option.value.empty() ? "" : " ",
                                            option.choices.empty() ? option.value : absl::StrJoin(option.choices, "|"));
@@ -142,6 +142,7 @@ ProgramDescription DescribeServer(const std::string& version) {
       .summary = "serves text embeddings over gRPC and HTTP",
       .version = version,
       .manual_section = 8,
+      .needed = "--config FILE",
       .sections = {
           {"EXIT STATUS",
            {"0: the server drained after a signal; with --check-config, nothing wrong was found.",

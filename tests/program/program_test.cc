@@ -52,6 +52,15 @@ TEST(ManPageTest, HasEveryWordAndIsRoff) {
   EXPECT_THAT(page, AllOf(HasSubstr(".TH TOOL 1 "), HasSubstr("\n.SH DO\n"), HasSubstr("\n\\&.5: a line")));
 }
 
+TEST(ManPageTest, DescribesAnOptionOfTheProgramOnce) {
+  ProgramDescription program{.name = "tool", .needed = "--config FILE", .options = {{.names = {"-h", "--help"}}}};
+  EXPECT_THAT(ManPage(program), HasSubstr("\\fBtool\\fR [\\fIOPTIONS\\fR] \\-\\-config FILE\n"));
+  program.commands = {{.name = "do", .options = {{.names = {"-h", "--help"}}, {.names = {"--way"}}}}};
+  const std::string page = ManPage(program);
+  EXPECT_THAT(page, HasSubstr("\\-\\-way"));
+  EXPECT_EQ(page.find("\\-\\-help"), page.rfind("\\-\\-help"));
+}
+
 // Returns bash's completions of a line, whose last word is being completed.
 std::string CompleteInBash(const std::string& words) {
   const std::string file = ::testing::TempDir() + "/completion." + std::to_string(getpid());
