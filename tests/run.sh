@@ -97,7 +97,7 @@ run_release_suites() {
   say "Python tests of operations, which leave half of the cores idle; there, fuzzing, 10 seconds a target"
   begin_pytest operations tests/operations "${timeless[@]/#/--deselect=}"
   wait "${started[fuzz-build]}" || true
-  begin fuzz nice -n 19 "$root/tests/fuzz/run.sh" --seconds 10 --report "$reports/fuzz.xml"
+  begin fuzz nice -n 19 "$root/tests/fuzz/run.sh" --seconds 10 --jobs 2 --report "$reports/fuzz.xml"
   finish operations
   finish fuzz
 }
