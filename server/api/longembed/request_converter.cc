@@ -197,6 +197,12 @@ absl::StatusOr<std::string> PromptOf(const EmbedOptions& options, const ModelMan
   return ResolvePrompt(model, ConvertPrompt(options));
 }
 
+absl::StatusOr<int> DimensionsOf(const EmbedOptions& options, const ModelManifest& model) {
+  DimensionOptions asked{.force = options.force_dimensions()};
+  if (options.has_dimensions()) asked.dimensions = options.dimensions();
+  return ResolveDimensions(asked, model.trained_dimensions);
+}
+
 // Resolves options whose extension is complete.
 absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, const ServedModel& served,
                                                   const Profiles& profiles, const LimitsConfig& limits) {
@@ -219,9 +225,7 @@ absl::StatusOr<ResolvedOptions> ResolveOwnOptions(const EmbedOptions& options, c
   if (!spans.ok()) return spans.status();
   absl::StatusOr<std::string> prompt = PromptOf(options, model, limits);
   if (!prompt.ok()) return prompt.status();
-  DimensionOptions dimension_options{.force = options.force_dimensions()};
-  if (options.has_dimensions()) dimension_options.dimensions = options.dimensions();
-  const absl::StatusOr<int> dimensions = ResolveDimensions(dimension_options, model.trained_dimensions);
+  const absl::StatusOr<int> dimensions = DimensionsOf(options, model);
   if (!dimensions.ok()) return dimensions.status();
 
   ResolvedOptions resolved;
