@@ -4,6 +4,7 @@
 #include <openssl/sha.h>
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <set>
 #include <utility>
@@ -105,20 +106,29 @@ absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string
 
 std::shared_ptr<const ApiKeyStore::Keys> ApiKeyStore::Current() {
   const MutexLock lock(mutex_);
-  if (file_.Changed()) Read(/*requested=*/false);
+  const bool second_try = std::chrono::steady_clock::now() >= second_try_at_;
+  if (file_.Changed() || second_try) Read(second_try);
   return keys_;
 }
 
 void ApiKeyStore::Reload() {
   const MutexLock lock(mutex_);
-  Read(/*requested=*/true);
+  requested_ = true;
+  Read(/*second_try=*/false);
 }
 
-void ApiKeyStore::Read(bool requested) {
+void ApiKeyStore::Read(bool second_try) {
   absl::StatusOr<Keys> read = ReadApiKeys(path_);
   const absl::Status status = read.status();
+  second_try_at_ = WatchedFiles::SteadyTime::max();
+  if (!read.ok() && !second_try) {
+    second_try_at_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kKeysCheckInterval);
+    return;
+  }
   if (read.ok()) keys_ = std::make_shared<const Keys>(*std::move(read));
-  if (const bool report = file_.ShouldReport(status); on_reload_ && (report || requested)) on_reload_(status);
+  // A file that still cannot be opened is reported again if the reload was requested.
+  const bool report = file_.ShouldReport(status), requested = std::exchange(requested_, false);
+  if (on_reload_ && (report || requested)) on_reload_(status);
 }
 
 std::shared_ptr<const ApiKey> ApiKeyStore::Find(std::string_view presented) {

@@ -47,9 +47,10 @@ class ApiKeyStore {
   // Reloads the file if it has changed. Returns null if the key is unknown.
   std::shared_ptr<const ApiKey> Find(std::string_view presented);
 
-  // Checks once a second at most whether the file has changed, and reloads it. If the new file is invalid, the old keys
-  // stay in use. If it cannot be opened, the next check tries again. The owner calls this so that removed keys are
-  // noticed even if no call arrives.
+  // Checks once a second at most whether the file has changed, and reloads it. Files are rarely replaced in one step,
+  // so a file that is invalid is read again a second later, and only then rejected; the old keys stay in use. If it
+  // cannot be opened, the next check tries again. The owner calls this so that removed keys are noticed even if no call
+  // arrives.
   void ReloadIfChanged() { Current(); }
 
   // Reads the file, changed or not.
@@ -60,8 +61,7 @@ class ApiKeyStore {
 
   ApiKeyStore(const std::string& path, OnReload on_reload);
   std::shared_ptr<const Keys> Current();
-  // `requested`: the reload was requested, so a file that still cannot be opened is reported again.
-  void Read(bool requested) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Read(bool second_try) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string path_;
   const OnReload on_reload_;
@@ -69,6 +69,8 @@ class ApiKeyStore {
   Mutex mutex_;
   WatchedFiles file_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const Keys> keys_ ABSL_GUARDED_BY(mutex_);
+  WatchedFiles::SteadyTime second_try_at_ ABSL_GUARDED_BY(mutex_) = WatchedFiles::SteadyTime::max();
+  bool requested_ ABSL_GUARDED_BY(mutex_) = false;  // Reload was called, and its outcome is not reported yet.
 };
 
 }  // namespace longembed

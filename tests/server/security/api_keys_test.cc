@@ -223,6 +223,28 @@ TEST_F(ApiKeyStoreTest, ABrokenFileLeavesTheOldKeysAndIsReportedOnce) {
   EXPECT_NE((*store)->Find("other"), nullptr);
 }
 
+// A file is seldom written in one step.
+TEST_F(ApiKeyStoreTest, AFileThatIsBrokenForAMomentIsNotRejected) {
+  bool in_time = false;
+  for (int attempt = 0; attempt < 5 && !in_time; ++attempt) {
+    reloads_.clear();
+    Write("keys: [{name: a, key: hello}]");
+    const auto store = Open();
+    ASSERT_TRUE(store.ok()) << store.status();
+    Write("keys: [{name: a, key: hello}, {name: b");
+    const absl::Time begin = absl::Now();
+    while (absl::Now() < begin + absl::Seconds(1.3)) {  // The file is read a second after Open at the earliest.
+      (*store)->Find("hello");
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+    Write("keys: [{name: a, key: hello}, {name: b, key: world}]");
+    in_time = absl::Now() < begin + absl::Seconds(1.9);
+    AwaitReloads(**store, 1);
+    if (in_time) EXPECT_TRUE(reloads_[0].ok()) << reloads_[0];
+  }
+  EXPECT_TRUE(in_time);
+}
+
 // The file is intact, but for a while the process has no descriptor to open it. A key that was removed must not stay
 // valid after that.
 TEST_F(ApiKeyStoreTest, AFileThatCannotBeOpenedIsTriedAgain) {
