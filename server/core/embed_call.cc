@@ -89,7 +89,8 @@ ResourceRequest EmbedCall::Estimate() const {
     if (cut) {
       load.Add(tokens, (tokens + window - 1) / window * cost_of(std::min(tokens, window)), /*oversized=*/false);
     } else {
-      load.Add(tokens, cost_of(tokens), costs.IsOversizedCost(cost_of(tokens)));
+      const int64_t cost = cost_of(tokens);
+      load.Add(tokens, cost, costs.IsOversizedCost(cost));
     }
   }
   request.tokens = load.tokens();

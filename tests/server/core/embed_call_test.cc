@@ -47,6 +47,20 @@ class EmbedCallTest : public ::testing::Test {
             .vector_options = {.dimensions = 4, .normalize = false}};
   }
 
+  static std::string Words(int count) {
+    std::string text = "a";
+    for (int i = 1; i < count; ++i) text += " a";
+    return text;
+  }
+  // Asks for a vector for each word of a text of up to 10,000 words.
+  EmbedParams VectorForEachWord(std::string_view text) {
+    EmbedParams params = MakeParams({Input(text)});
+    params.input_options.plan.limits = {.max_tokens = 10000, .max_run_tokens = 50000, .max_vectors = 10000};
+    params.input_options.plan.extension.windows = Windows{.tokens = 16};
+    params.input_options.spans = EveryTokens{1};
+    return params;
+  }
+
   std::shared_ptr<EmbedCall> Start(EmbedParams params) {
     auto promise = std::make_shared<std::promise<absl::StatusOr<EmbedAnswer>>>();
     answer_ = promise->get_future();
@@ -85,12 +99,8 @@ TEST_F(EmbedCallTest, ALargeAnswerIsFinishedByThePool) {
   pool_->Run([&in_pool] { in_pool.set_value(std::this_thread::get_id()); });
   const std::thread::id pool_thread = in_pool.get_future().get();
   for (const int words : {10, 9000}) {
-    std::string text = "a";
-    for (int i = 1; i < words; ++i) text += " a";
-    EmbedParams params = MakeParams({Input(std::string_view(text))});
-    params.input_options.plan.limits = {.max_tokens = 10000, .max_run_tokens = 50000, .max_vectors = 10000};
-    params.input_options.plan.extension.windows = Windows{.tokens = 16};
-    params.input_options.spans = EveryTokens{1};
+    const std::string text = Words(words);
+    EmbedParams params = VectorForEachWord(text);
     std::promise<std::pair<size_t, std::thread::id>> done;
     EmbedCall::Start(*model_, *pool_, clock_, std::move(params), [&done](const absl::StatusOr<EmbedAnswer>& answer) {
       const size_t vectors = answer.ok() && answer->results[0].ok() ? answer->results[0]->vectors.size() : 0;
@@ -104,12 +114,8 @@ TEST_F(EmbedCallTest, ALargeAnswerIsFinishedByThePool) {
 
 TEST_F(EmbedCallTest, ALargeAnswerThatWaitsForThePoolCanBeCancelled) {
   std::promise<void> entered, left;
-  std::string text = "a";
-  for (int i = 1; i < 9000; ++i) text += " a";
-  EmbedParams params = MakeParams({Input(std::string_view(text))});
-  params.input_options.plan.limits = {.max_tokens = 10000, .max_run_tokens = 50000, .max_vectors = 10000};
-  params.input_options.plan.extension.windows = Windows{.tokens = 16};
-  params.input_options.spans = EveryTokens{1};
+  const std::string text = Words(9000);
+  EmbedParams params = VectorForEachWord(text);
   encoder_->CloseGate();
   const auto call = Start(std::move(params));
   encoder_->AwaitCalls(1);
