@@ -15,6 +15,19 @@
 namespace longembed {
 
 bool WatchedFiles::Changed(SteadyTime now) {
+  is_second_try_ = now >= second_try_at_;
+  return Look(now) || is_second_try_;
+}
+
+bool WatchedFiles::TryAgain(const absl::Status& read, SteadyTime now) {
+  second_try_at_ = SteadyTime::max();
+  const bool was_second_try = std::exchange(is_second_try_, false);
+  if (read.ok() || was_second_try) return false;
+  second_try_at_ = now + interval_;
+  return true;
+}
+
+bool WatchedFiles::Look(SteadyTime now) {
   if (looked_.has_value() && now - *looked_ < interval_) return false;
   looked_ = now;
   std::string state;

@@ -24,9 +24,13 @@ class WatchedFiles {
   WatchedFiles(std::vector<std::string> paths, absl::Duration interval)
       : paths_(std::move(paths)), interval_(absl::ToChronoNanoseconds(interval)) {}
 
-  // Returns whether contents or access rights of a file differ from those at the last call that returned true. The
-  // first call returns true.
+  // Returns whether contents or access rights of a file differ from those at the last call that returned true for
+  // that reason, or a second try is due (TryAgain). The first call returns true.
   bool Changed(SteadyTime now = std::chrono::steady_clock::now());
+
+  // Records the result of reading the files. Returns whether the caller should wait for a second try, an interval
+  // later, before it rejects them: files are rarely replaced in one step.
+  bool TryAgain(const absl::Status& read, SteadyTime now = std::chrono::steady_clock::now());
 
   // Records the result of reading the files. Files that could not be opened (NOT_FOUND) count as changed at the next
   // check, because they may be intact: the process may have run out of descriptors. Returns false
@@ -34,9 +38,14 @@ class WatchedFiles {
   bool ShouldReport(const absl::Status& read);
 
  private:
+  // Returns whether the files have changed since the last look.
+  bool Look(SteadyTime now);
+
   const std::vector<std::string> paths_;
   const std::chrono::nanoseconds interval_;
   std::optional<SteadyTime> looked_;
+  SteadyTime second_try_at_ = SteadyTime::max();
+  bool is_second_try_ = false;  // The caller reads the files because a second try was due.
   std::string seen_;
   absl::Status failure_;  // Of the last attempt to open the files.
 };

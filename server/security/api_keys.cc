@@ -4,7 +4,6 @@
 #include <openssl/sha.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <set>
 #include <utility>
@@ -106,25 +105,20 @@ absl::StatusOr<std::unique_ptr<ApiKeyStore>> ApiKeyStore::Open(const std::string
 
 std::shared_ptr<const ApiKeyStore::Keys> ApiKeyStore::Current() {
   const MutexLock lock(mutex_);
-  const bool second_try = std::chrono::steady_clock::now() >= second_try_at_;
-  if (file_.Changed() || second_try) Read(second_try);
+  if (file_.Changed()) Read();
   return keys_;
 }
 
 void ApiKeyStore::Reload() {
   const MutexLock lock(mutex_);
   requested_ = true;
-  Read(/*second_try=*/false);
+  Read();
 }
 
-void ApiKeyStore::Read(bool second_try) {
+void ApiKeyStore::Read() {
   absl::StatusOr<Keys> read = ReadApiKeys(path_);
   const absl::Status status = read.status();
-  second_try_at_ = WatchedFiles::SteadyTime::max();
-  if (!read.ok() && !second_try) {
-    second_try_at_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kKeysCheckInterval);
-    return;
-  }
+  if (file_.TryAgain(status)) return;
   if (read.ok()) keys_ = std::make_shared<const Keys>(*std::move(read));
   // A file that still cannot be opened is reported again if the reload was requested.
   const bool report = file_.ShouldReport(status), requested = std::exchange(requested_, false);

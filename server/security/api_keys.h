@@ -61,7 +61,7 @@ class ApiKeyStore {
 
   ApiKeyStore(const std::string& path, OnReload on_reload);
   std::shared_ptr<const Keys> Current();
-  void Read(bool second_try) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Read() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string path_;
   const OnReload on_reload_;
@@ -69,7 +69,6 @@ class ApiKeyStore {
   Mutex mutex_;
   WatchedFiles file_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const Keys> keys_ ABSL_GUARDED_BY(mutex_);
-  WatchedFiles::SteadyTime second_try_at_ ABSL_GUARDED_BY(mutex_) = WatchedFiles::SteadyTime::max();
   bool requested_ ABSL_GUARDED_BY(mutex_) = false;  // Reload was called, and its outcome is not reported yet.
 };
 

@@ -140,15 +140,14 @@ absl::StatusOr<std::unique_ptr<CertificateStore>> CertificateStore::Open(const C
 
 std::shared_ptr<const Certificates> CertificateStore::Current() {
   const MutexLock lock(mutex_);
-  const bool second_try = std::chrono::steady_clock::now() >= second_try_at_;
-  if (files_.Changed() || second_try || absl::Now() >= retry_at_) Read(second_try);
+  if (files_.Changed() || absl::Now() >= retry_at_) Read();
   return current_;
 }
 
 void CertificateStore::Reload() {
   const MutexLock lock(mutex_);
   requested_ = true;
-  Read(/*second_try=*/false);
+  Read();
 }
 
 absl::Status CertificateStore::TooEarly(const Certificates& loaded, absl::Time now) const {
@@ -158,15 +157,11 @@ absl::Status CertificateStore::TooEarly(const Certificates& loaded, absl::Time n
                                                     " on, and will be used then"));
 }
 
-void CertificateStore::Read(bool second_try) {
+void CertificateStore::Read() {
   const absl::Time now = absl::Now();
   absl::StatusOr<Certificates> loaded = LoadCertificates(paths_, now);
-  second_try_at_ = WatchedFiles::SteadyTime::max();
   retry_at_ = absl::InfiniteFuture();
-  if (!loaded.ok() && !second_try) {
-    second_try_at_ = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(kCertificatesCheckInterval);
-    return;
-  }
+  if (files_.TryAgain(loaded.status())) return;
   absl::Status status = loaded.status();
   const bool report = files_.ShouldReport(status), requested = std::exchange(requested_, false);
   if (loaded.ok()) status = TooEarly(*loaded, now);

@@ -55,7 +55,7 @@ class CertificateStore {
 
  private:
   CertificateStore(const CertificatePaths& paths, OnReload on_reload);
-  void Read(bool second_try) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Read() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TooEarly(const Certificates& loaded, absl::Time now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CertificatePaths paths_;
@@ -64,7 +64,6 @@ class CertificateStore {
   Mutex mutex_;
   WatchedFiles files_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const Certificates> current_ ABSL_GUARDED_BY(mutex_);
-  WatchedFiles::SteadyTime second_try_at_ ABSL_GUARDED_BY(mutex_) = WatchedFiles::SteadyTime::max();
   absl::Time retry_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // By the wall clock.
   bool requested_ ABSL_GUARDED_BY(mutex_) = false;  // Reload was called, and its outcome is not reported yet.
 };
